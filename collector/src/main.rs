@@ -1,1 +1,2 @@
+//! The program `watchline-collector`.
 fn main() {}

@@ -1,0 +1,1 @@
+//! Certificate chains of signers, write-once, named by fingerprint.

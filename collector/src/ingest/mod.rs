@@ -1,0 +1,1 @@
+//! Accepts connections, checks what comes, hands it to the buffer, acknowledges.

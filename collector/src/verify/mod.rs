@@ -1,0 +1,1 @@
+//! Checks an archive or a buffer directory with the anchors alone.
