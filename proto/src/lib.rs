@@ -11,7 +11,13 @@ pub mod seal;
 pub mod signature;
 
 /// The messages of `proto/watchline/v1/uplink.proto`, generated.
-#[allow(missing_docs, clippy::all, clippy::unwrap_used, unused_qualifications, unreachable_pub)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::unwrap_used,
+    unused_qualifications,
+    unreachable_pub
+)]
 pub mod wire {
     tonic::include_proto!("watchline.v1");
 }

@@ -6,7 +6,11 @@ use watchline_proto::{Hash, Lane, wire};
 use watchline_spool as spool;
 
 #[derive(Debug, Clone)]
-pub struct UplinkConfig { pub endpoints: Vec<http::Uri>, pub heartbeat: Duration, pub grace: Duration /* how long what is spooled is still offered after stop */ }
+pub struct UplinkConfig {
+    pub endpoints: Vec<http::Uri>,
+    pub heartbeat: Duration,
+    pub grace: Duration, /* how long what is spooled is still offered after stop */
+}
 
 /// What the uplink tells the owner of the spool. Never blocks the uplink: an unbounded channel would be wrong, so it is a callback that coalesces.
 pub trait Owner: Send + Sync + 'static {
@@ -19,12 +23,34 @@ pub trait Owner: Send + Sync + 'static {
     /// A durable hole found while reading (damage, dropped): a gap event is due.
     fn hole(&self, error: spool::ReadError);
 }
-#[derive(Debug, Clone)] pub struct SetAside { pub lane: Lane, pub item: spool::ItemNo, pub reason: wire::RejectReason, pub detail: String, pub events: u64, pub file: std::path::PathBuf }
+#[derive(Debug, Clone)]
+pub struct SetAside {
+    pub lane: Lane,
+    pub item: spool::ItemNo,
+    pub reason: wire::RejectReason,
+    pub detail: String,
+    pub events: u64,
+    pub file: std::path::PathBuf,
+}
 
 /// Where chains of signers are found that are not our own (a relay's store). The forwarder has none.
-pub trait Chains: Send + Sync + 'static { fn chain(&self, signer: &Hash) -> Option<Vec<Bytes>>; }
+pub trait Chains: Send + Sync + 'static {
+    fn chain(&self, signer: &Hash) -> Option<Vec<Bytes>>;
+}
 
 /// Stored items are encoded `wire::SealedBatch`; one without signature is signed when sent, with the identity of that moment.
-pub struct Uplink { _p: () }
+pub struct Uplink {
+    _p: (),
+}
 /// State for /readyz, /status and metrics.
-#[derive(Debug, Clone, Default)] pub struct UplinkStatus { pub connected_to: Option<String>, pub since_unix_nano: i64, pub last_error: Option<String>, pub acked_batches: [u64; 2], pub sent_batches: [u64; 2], pub reconnects: u64, pub last_ack_unix_nano: i64, pub parked: Option<String> }
+#[derive(Debug, Clone, Default)]
+pub struct UplinkStatus {
+    pub connected_to: Option<String>,
+    pub since_unix_nano: i64,
+    pub last_error: Option<String>,
+    pub acked_batches: [u64; 2],
+    pub sent_batches: [u64; 2],
+    pub reconnects: u64,
+    pub last_ack_unix_nano: i64,
+    pub parked: Option<String>,
+}
