@@ -1,1 +1,1 @@
-//! e2e
+//! The whole line under test: real programs, numbered records in, the final output compared record by record.
