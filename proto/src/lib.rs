@@ -1,14 +1,24 @@
 //! What two ends of the line must agree on, to the byte.
 //!
-//! Pure: no I/O, no clock, no policy. [`wire`] has the messages as they travel, [`name`] who is who, [`seal`] the header of a
-//! batch with its hash, chain and signature, [`payload`] the columns that the events of a batch travel in, [`limits`] what
-//! is checked before memory is taken.
+//! Pure: no I/O, no clock, no policy. [`wire`] has the messages as they travel, [`name`] who is who, [`payload`] the columns
+//! that the events of a batch travel in, [`seal`] the header of a batch, [`chain`] what links seals and how far a chain reaches,
+//! [`signature`] and [`statement`] what a sealer signs, [`stored`] a batch as an item of a spool, [`limits`] what is checked
+//! before memory is taken, [`refusal`] the words for what is refused.
+//!
+//! Nothing here panics on bytes from outside: everything that decodes has a target in `tests/fuzz`.
 
+pub mod chain;
+pub mod hash;
+pub mod lane;
 pub mod limits;
 pub mod name;
 pub mod payload;
+pub mod refusal;
+mod scan;
 pub mod seal;
 pub mod signature;
+pub mod statement;
+pub mod stored;
 
 /// The messages of `proto/watchline/v1/uplink.proto`, generated.
 #[allow(
@@ -22,6 +32,8 @@ pub mod wire {
     tonic::include_proto!("watchline.v1");
 }
 
+pub use chain::{ChainHeld, EpochChain, HeldRange};
 pub use limits::*;
 pub use name::{Agency, PeerName, Role, SpiffeId, TrustDomain};
 pub use seal::{ClockState, Epoch, Hash, Head, Lane, PreviousEpoch, Seal, SealError, Void};
+pub use statement::Statement;

@@ -18,10 +18,20 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_LABEL_NAME_BYTES: usize = 128;
 /// A label's or attribute's value, in bytes.
 pub const MAX_LABEL_VALUE_BYTES: usize = 4096;
+/// Names and values of all labels of a batch together, in bytes: with this and [`MAX_VOIDS`] a seal stays below [`MAX_SEAL_BYTES`].
+pub const MAX_LABELS_BYTES: usize = 32 << 10;
+/// The highest sequence number of a chain.
+pub const MAX_SEQUENCE: u64 = i64::MAX as u64;
+/// The reason of a void range, in bytes.
+pub const MAX_REASON_BYTES: usize = 64;
 /// Void ranges in one seal.
 pub const MAX_VOIDS: usize = 64;
 /// Origins (source, file) in one batch.
 pub const MAX_ORIGINS: usize = 4096;
+/// A signature of any algorithm, in bytes.
+pub const MAX_SIGNATURE_BYTES: usize = 128;
+/// An encoded statement.
+pub const MAX_STATEMENT_BYTES: usize = 4096;
 /// Certificates in a chain, without the anchor.
 pub const MAX_CHAIN_CERTIFICATES: usize = 4;
 /// Receipts beside a batch: one a hop.
