@@ -1,11 +1,45 @@
 //! The buffer: one thread owns the spool and the ledger; everybody else asks it.
 //!
 //! A batch is stored, found to be a duplicate or found to be a fork in commit order, by the one thread that owns the disk.
-//! Nothing is answered as stored before it has been synced.
+//! Nothing is answered as stored before it has been synced. One frame a batch: the batch, and the ledger's entry for its chain,
+//! so that the two can never disagree. Many frames, one sync.
+//!
+//! Memory: the lanes' byte budgets (8 and 32 MiB), the ledger ([`crate::ledger::Limits`]), and the spool's own.
 
-use tokio::sync::oneshot;
-use watchline_proto::{Hash, Seal, SpiffeId, wire};
+mod inbox;
+mod item;
+mod metrics;
+mod owner;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::{BufferMetrics, Stage};
+
+use crate::ledger::{Alarm, ForkReason, Ledger, Limits, SealerSummary};
+use inbox::{Append, Inbox, Question, SyncedMark};
+use owner::Owner;
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::sync::{Semaphore, oneshot};
+use watchline_node::health::CheckState;
+use watchline_proto::{Hash, Seal, SpiffeId, stored, wire};
 use watchline_spool as spool;
+
+/// What may wait for the buffer's thread, in bytes, by lane.
+const LANE_BUDGET_BYTES: [usize; spool::LANES] = [8 << 20, 32 << 20];
+/// What a waiting batch costs beside its seal and payload.
+const BATCH_OVERHEAD_BYTES: usize = 1024;
+/// At start, hashes of recent seals are read back from at most this much of each lane.
+const REFILL_BYTES: u64 = 64 << 20;
 
 /// A checked batch on its way into the buffer.
 #[derive(Debug)]
@@ -72,58 +106,294 @@ pub enum BufferError {
     Closed,
 }
 
+/// Why the buffer could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory: in use, not writable, or of a newer program.
+    #[error(transparent)]
+    Spool(#[from] spool::OpenError),
+    /// The system gave no thread.
+    #[error("start the buffer's thread")]
+    Thread(#[source] io::Error),
+}
+
+/// What happened in the buffer that somebody should know of. Told from the buffer's thread; the receiver must not block.
+#[derive(Debug)]
+pub enum Notice {
+    /// Durable bytes were damaged and set aside: what was in them and had not been delivered is lost.
+    Damaged(spool::Damage),
+    /// A batch contradicts what is held, and was refused.
+    Fork {
+        /// Its seal.
+        seal: Box<Seal>,
+        /// Who sent it.
+        direct_peer: SpiffeId,
+        /// How it contradicts.
+        reason: ForkReason,
+    },
+    /// The ledger found something while a batch was stored.
+    Alarm {
+        /// Whose chain.
+        sealer: SpiffeId,
+        /// What.
+        alarm: Alarm,
+    },
+    /// An entry of the ledger could not be read: its chain counts as unknown.
+    LedgerEntry {
+        /// Which.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How a buffer is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Quota over all of it.
+    pub max_bytes: u64,
+    /// How long what has been delivered is kept while there is room.
+    pub max_age: Duration,
+    /// Names of all readers, one an output.
+    pub readers: Vec<String>,
+    /// Those of them that hold what they have not got.
+    pub required_readers: Vec<String>,
+    /// What the ledger tells apart.
+    pub limits: Limits,
+    /// Whose receipts are added.
+    pub collector: SpiffeId,
+}
+
+/// Segments are this large, in a quota that allows it.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+impl Options {
+    fn of_spool(&self) -> spool::Options {
+        spool::Options {
+            max_bytes: self.max_bytes,
+            reserve_bytes: (self.max_bytes / 16).min(SEGMENT_BYTES),
+            segment_bytes: SEGMENT_BYTES.min(self.max_bytes / 8),
+            required_readers: self.required_readers.clone(),
+            keep_delivered: Some(self.max_age),
+            read_unsynced: false,
+        }
+    }
+}
+
+/// What the thread and the handles share.
+struct Shared {
+    inbox: Inbox,
+    budgets: [Arc<Semaphore>; spool::LANES],
+    room: AtomicBool,
+    metrics: BufferMetrics,
+    notices: Box<dyn Fn(Notice) + Send + Sync>,
+    report: Box<dyn Fn(CheckState) + Send + Sync>,
+}
+
+impl Shared {
+    fn notify(&self, notice: Notice) {
+        (self.notices)(notice);
+    }
+
+    fn report_damage(&self, recovery: &spool::Recovery) {
+        for damage in &recovery.damage {
+            tracing::error!(
+                segment = %damage.segment.display(),
+                bytes = damage.bytes,
+                reason = %damage.reason,
+                "part of the buffer was damaged and has been set aside"
+            );
+            self.metrics.damage(damage.bytes);
+            self.notify(Notice::Damaged(damage.clone()));
+        }
+    }
+}
+
 /// A handle on the buffer thread; cheap to clone.
 #[derive(Clone)]
 pub struct Buffer {
-    _p: (),
+    shared: Arc<Shared>,
+    readers: Arc<Mutex<HashMap<String, spool::Reader>>>,
+    view: spool::View,
+    id: [u8; 16],
 }
 
+/// The buffer's thread: [`Buffer::close`], then join it.
+pub type BufferThread = JoinHandle<()>;
+
 impl Buffer {
+    /// Opens the directory and starts the thread that owns it. Blocks on the disk. `notices` and `report` are called from that
+    /// thread and must not block.
+    pub fn open(
+        disk: Arc<dyn spool::Disk>,
+        options: Options,
+        metrics: BufferMetrics,
+        notices: impl Fn(Notice) + Send + Sync + 'static,
+        report: impl Fn(CheckState) + Send + Sync + 'static,
+    ) -> Result<(Buffer, BufferThread), OpenError> {
+        let (spool, recovery) = spool::Spool::open(disk, &options.directory, options.of_spool())?;
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            budgets: LANE_BUDGET_BYTES.map(|bytes| Arc::new(Semaphore::new(bytes))),
+            room: AtomicBool::new(true),
+            metrics,
+            notices: Box::new(notices),
+            report: Box::new(report),
+        });
+        shared.report_damage(&recovery);
+        let mut ledger = owner::load_ledger(&spool, options.limits.clone(), &shared);
+        refill(&spool, &mut ledger);
+        let readers = options.readers.iter().map(|name| (name.clone(), spool.reader(name)));
+        let buffer = Buffer {
+            readers: Arc::new(Mutex::new(readers.collect())),
+            view: spool.view(),
+            id: recovery.buffer_id,
+            shared: Arc::clone(&shared),
+        };
+        (shared.report)(CheckState::Ok);
+        let owner = Owner {
+            spool,
+            ledger,
+            limits: options.limits,
+            collector: options.collector,
+            clock: Arc::new(unix_nano),
+            shared,
+            state: CheckState::Ok,
+        };
+        let thread = std::thread::Builder::new()
+            .name("buffer".to_owned())
+            .spawn(move || owner.run())
+            .map_err(OpenError::Thread)?;
+        Ok((buffer, thread))
+    }
+
     /// Waits for room in the lane's byte budget; the returned receiver resolves after the commit (synced). Dropping the
     /// receiver does not take the batch back.
+    ///
+    /// Cancel safe: dropped while it waits, nothing has been handed over.
     pub async fn append_if_new(
         &self,
         incoming: Incoming,
     ) -> Result<oneshot::Receiver<Result<Decision, BufferError>>, BufferError> {
-        let _ = incoming;
-        Err(BufferError::Closed)
+        let lane = incoming.seal.lane.index();
+        let bytes = incoming.batch.seal.len() + incoming.batch.payload.len() + BATCH_OVERHEAD_BYTES;
+        // A batch larger than the budget takes all of it: one batch is always allowed.
+        let charged = bytes.min(LANE_BUDGET_BYTES[lane]) as u32;
+        let budget = Arc::clone(&self.shared.budgets[lane])
+            .acquire_many_owned(charged)
+            .await
+            .map_err(|_| BufferError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let append = Append {
+            incoming,
+            reply,
+            budget,
+            bytes: bytes as u64,
+        };
+        self.shared.inbox.append(lane, append)?;
+        Ok(answer)
     }
 
-    /// What is held (durably) of the open chains of one sealer, for Welcome.
+    /// What is held (durably) of the open chains of one sealer, for Welcome. Empty too while the disk fails: the sender then offers
+    /// everything, and each batch is judged.
     pub async fn held_by(&self, sealer: &SpiffeId) -> Vec<wire::ChainHeld> {
-        let _ = sealer;
-        Vec::new()
+        self.ask(|reply| Question::HeldBy(sealer.clone(), reply)).await
+    }
+
+    /// Every sealer ever stored. Empty while the disk fails.
+    pub async fn summaries(&self) -> Vec<SealerSummary> {
+        self.ask(Question::Summaries).await
+    }
+
+    async fn ask<T: Default>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> T {
+        let (reply, answer) = oneshot::channel();
+        if self.shared.inbox.ask(question(reply)).is_err() {
+            return T::default();
+        }
+        answer.await.unwrap_or_default()
     }
 
     /// The buffer's id: a new one when the directory was made anew.
     pub fn id(&self) -> [u8; 16] {
-        [0; 16]
+        self.id
     }
 
-    /// Whether a routine batch would find room now.
+    /// Whether a routine batch may find room now. After a refusal it stays false for about a second, or until a mark has moved.
     pub fn has_room(&self) -> bool {
-        false
+        self.shared.room.load(Ordering::Relaxed)
     }
 
     /// The reader that was made for this output when the buffer was opened; `None` when there is none or it has been taken.
     pub fn reader(&self, name: &str) -> Option<spool::Reader> {
-        let _ = name;
-        None
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 
     /// Writes a reader's mark with the next commit, or at most a second later. Never waits; a later mark replaces an earlier one.
     pub fn mark(&self, mark: spool::Mark) {
-        let _ = mark;
+        // Closed: the mark stays where it was, and the items come again. Outputs are stopped before the buffer.
+        let _ = self.shared.inbox.mark(mark);
     }
 
     /// Writes a reader's mark at once; resolves when it is durable.
     pub fn mark_synced(&self, mark: spool::Mark) -> oneshot::Receiver<Result<(), BufferError>> {
-        let _ = mark;
-        oneshot::channel().1
+        let (reply, answer) = oneshot::channel();
+        let _ = self.shared.inbox.mark_synced(SyncedMark { mark, reply }); // closed: the receiver finds nobody
+        answer
     }
 
     /// A look at the spool's numbers, and its change notification.
     pub fn view(&self) -> spool::View {
-        todo!()
+        self.view.clone()
     }
+
+    /// Takes nothing more. The thread commits what it has, writes the marks, closes the spool and ends.
+    pub fn close(&self) {
+        self.shared.inbox.close();
+        for budget in &self.shared.budgets {
+            budget.close();
+        }
+    }
+}
+
+/// Reads the newest seals back, so that what a sender offers again after a restart can be shown to be the same.
+fn refill(spool: &spool::Spool, ledger: &mut Ledger) {
+    const READER: &str = "refill";
+    let mut reader = spool.reader(READER);
+    let held = spool.view().backlog(READER);
+    for lane in 0..spool::LANES {
+        let spool::LaneStatus { items, bytes, .. } = held[lane];
+        if items == 0 {
+            continue;
+        }
+        let average = (bytes / items).max(1);
+        let wanted = (REFILL_BYTES / average).min(items);
+        let oldest = reader.position(lane);
+        reader.seek(lane, spool::ItemNo(oldest.0 + (items - wanted)));
+        loop {
+            match reader.next(lane) {
+                Ok(Some(item)) => {
+                    if let Ok(batch) = stored::decode(item.bytes)
+                        && let Ok(seal) = Seal::decode(&batch.seal)
+                    {
+                        let hash = Hash::of(&batch.seal);
+                        ledger.remember(&seal, hash);
+                    }
+                }
+                Ok(None) => break,
+                // The reader stands behind what cannot be read; who delivers it says so.
+                Err(spool::ReadError::Damaged(_) | spool::ReadError::Gone { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(error = %error, "recent seals are not all known again");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn unix_nano() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
