@@ -96,7 +96,9 @@ impl Inbox {
     pub(super) fn mark(&self, mark: spool::Mark) -> Result<(), BufferError> {
         self.put(|waiting| {
             waiting.marks.insert(mark.reader.clone(), mark);
-            waiting.marks_due.get_or_insert_with(|| Instant::now() + MARK_DELAY);
+            waiting
+                .marks_due
+                .get_or_insert_with(|| Instant::now() + MARK_DELAY);
         })
     }
 

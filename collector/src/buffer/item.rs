@@ -23,7 +23,11 @@ pub(super) struct StoredItem {
 
 impl StoredItem {
     /// Adds our receipt; after as many hops as a batch may have receipts, none: the first one's is the one that matters.
-    pub(super) fn new(mut batch: wire::SealedBatch, collector: &SpiffeId, stored_unix_nano: i64) -> StoredItem {
+    pub(super) fn new(
+        mut batch: wire::SealedBatch,
+        collector: &SpiffeId,
+        stored_unix_nano: i64,
+    ) -> StoredItem {
         if batch.receipts.len() < MAX_RECEIPTS {
             batch.receipts.push(wire::Receipt {
                 collector: collector.to_string(),
@@ -57,7 +61,9 @@ mod tests {
 
     #[test]
     fn a_stored_item_is_the_batch_with_our_receipt() {
-        let collector: SpiffeId = "spiffe://watch.example/agency/moh/collector/c1".parse().unwrap();
+        let collector: SpiffeId = "spiffe://watch.example/agency/moh/collector/c1"
+            .parse()
+            .unwrap();
         for payload in [Bytes::from(vec![7]), Bytes::from(vec![7; 300])] {
             let mut batch = wire::SealedBatch {
                 seal: Bytes::from_static(b"seal"),

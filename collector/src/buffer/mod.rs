@@ -245,7 +245,10 @@ impl Buffer {
         shared.report_damage(&recovery);
         let mut ledger = owner::load_ledger(&spool, options.limits.clone(), &shared);
         refill(&spool, &mut ledger);
-        let readers = options.readers.iter().map(|name| (name.clone(), spool.reader(name)));
+        let readers = options
+            .readers
+            .iter()
+            .map(|name| (name.clone(), spool.reader(name)));
         let buffer = Buffer {
             readers: Arc::new(Mutex::new(readers.collect())),
             view: spool.view(),
@@ -299,7 +302,8 @@ impl Buffer {
     /// What is held (durably) of the open chains of one sealer, for Welcome. Empty too while the disk fails: the sender then offers
     /// everything, and each batch is judged.
     pub async fn held_by(&self, sealer: &SpiffeId) -> Vec<wire::ChainHeld> {
-        self.ask(|reply| Question::HeldBy(sealer.clone(), reply)).await
+        self.ask(|reply| Question::HeldBy(sealer.clone(), reply))
+            .await
     }
 
     /// Every sealer ever stored. Empty while the disk fails.
@@ -327,7 +331,10 @@ impl Buffer {
 
     /// The reader that was made for this output when the buffer was opened; `None` when there is none or it has been taken.
     pub fn reader(&self, name: &str) -> Option<spool::Reader> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+        self.readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name)
     }
 
     /// Writes a reader's mark with the next commit, or at most a second later. Never waits; a later mark replaces an earlier one.

@@ -25,13 +25,18 @@ const TICK: Duration = Duration::from_secs(60);
 /// The same while there is no room.
 const TICK_WITHOUT_ROOM: Duration = Duration::from_secs(1);
 /// Between attempts to open a buffer whose disk failed.
-const REOPEN_DELAY: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(5);
+const REOPEN_DELAY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(50)..=Duration::from_secs(5);
 
 /// Nanoseconds since 1970.
 pub(super) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// An answer that waits for the sync.
-type Answer = (oneshot::Sender<Result<Decision, BufferError>>, Decision, u64);
+type Answer = (
+    oneshot::Sender<Result<Decision, BufferError>>,
+    Decision,
+    u64,
+);
 
 pub(super) struct Owner {
     pub spool: Spool,
@@ -228,15 +233,26 @@ impl Owner {
     /// What to answer, and whether the spool must be opened anew.
     fn append_failed(&mut self, error: AppendError) -> (BufferError, Option<DiskFailed>) {
         match error {
-            AppendError::Full { used_bytes, max_bytes } => {
+            AppendError::Full {
+                used_bytes,
+                max_bytes,
+            } => {
                 self.shared.room.store(false, Ordering::Relaxed);
-                (BufferError::Full { used_bytes, max_bytes }, None)
+                (
+                    BufferError::Full {
+                        used_bytes,
+                        max_bytes,
+                    },
+                    None,
+                )
             }
             AppendError::TooLarge { bytes, max } => (BufferError::TooLarge { bytes, max }, None),
             error @ AppendError::NoRoom { .. } => {
                 let reason = chain_of(&error);
                 self.shared.room.store(false, Ordering::Relaxed);
-                self.set_state(CheckState::Failing { reason: reason.clone() });
+                self.set_state(CheckState::Failing {
+                    reason: reason.clone(),
+                });
                 (unavailable(&reason), None)
             }
             error => {
@@ -247,14 +263,21 @@ impl Owner {
     }
 
     fn sync(&mut self) -> Result<(), DiskFailed> {
-        self.spool.sync().map_err(|error| DiskFailed(chain_of(&error)))?;
+        self.spool
+            .sync()
+            .map_err(|error| DiskFailed(chain_of(&error)))?;
         if self.shared.room.load(Ordering::Relaxed) {
             self.set_state(CheckState::Ok);
         }
         Ok(())
     }
 
-    fn refuse(&self, reply: oneshot::Sender<Result<Decision, BufferError>>, events: u64, error: BufferError) {
+    fn refuse(
+        &self,
+        reply: oneshot::Sender<Result<Decision, BufferError>>,
+        events: u64,
+        error: BufferError,
+    ) {
         self.shared.metrics.count(Stage::Refused, events);
         let _ = reply.send(Err(error)); // the connection may be gone
     }
@@ -267,7 +290,9 @@ impl Owner {
         let mut reason = reason;
         let mut delay = *REOPEN_DELAY.start();
         loop {
-            self.set_state(CheckState::Failing { reason: reason.clone() });
+            self.set_state(CheckState::Failing {
+                reason: reason.clone(),
+            });
             self.shared.inbox.refuse_all(&unavailable(&reason));
             match self.spool.reopen() {
                 Ok(recovery) => {

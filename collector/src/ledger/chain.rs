@@ -92,7 +92,13 @@ pub struct Chain {
 
 impl Chain {
     /// Judges a seal by the ranges alone. `known` is the hash of the seal held at `sequence`, where it is still remembered.
-    pub(super) fn place(&self, sequence: u64, hash: &Hash, previous: &Hash, known: Option<&Hash>) -> Place {
+    pub(super) fn place(
+        &self,
+        sequence: u64,
+        hash: &Hash,
+        previous: &Hash,
+        known: Option<&Hash>,
+    ) -> Place {
         let above = self.ranges.partition_point(|range| range.first <= sequence);
         let below = above.checked_sub(1).map(|index| &self.ranges[index]);
         let held_as = match below {
@@ -124,7 +130,13 @@ impl Chain {
 
     /// Adds a seal that [`Chain::place`] found new. Ranges that meet become one; where the range above names another
     /// predecessor, both stay as they are and the disagreement is returned.
-    pub(super) fn insert(&mut self, sequence: u64, hash: Hash, previous: Hash, now_unix_nano: i64) -> Option<Mismatch> {
+    pub(super) fn insert(
+        &mut self,
+        sequence: u64,
+        hash: Hash,
+        previous: Hash,
+        now_unix_nano: i64,
+    ) -> Option<Mismatch> {
         let above = self.ranges.partition_point(|range| range.first <= sequence);
         let at = match above.checked_sub(1) {
             Some(below) if self.ranges[below].end == sequence => {
@@ -162,7 +174,9 @@ impl Chain {
         }
         match self.end {
             Some(end) if sequence >= end.next => Some(Mismatch::BeyondEnd { sequence }),
-            Some(end) if sequence + 1 == end.next && end.hash != hash => Some(Mismatch::Hash { sequence }),
+            Some(end) if sequence + 1 == end.next && end.hash != hash => {
+                Some(Mismatch::Hash { sequence })
+            }
             _ => None,
         }
     }
@@ -195,7 +209,9 @@ impl Chain {
         let mismatch = self
             .hash_at_edge(new.end - 1)
             .filter(|held| *held != new.last)
-            .map(|_| Mismatch::Hash { sequence: new.end - 1 });
+            .map(|_| Mismatch::Hash {
+                sequence: new.end - 1,
+            });
         if self
             .voids
             .iter()
@@ -227,7 +243,9 @@ impl Chain {
         self.end = Some(end);
         let beyond = self.ranges.last().filter(|range| range.end > end.next);
         if let Some(range) = beyond {
-            return Some(Mismatch::BeyondEnd { sequence: range.end - 1 });
+            return Some(Mismatch::BeyondEnd {
+                sequence: range.end - 1,
+            });
         }
         let sequence = end.next.checked_sub(1)?;
         self.hash_at_edge(sequence)
@@ -303,7 +321,10 @@ impl Chain {
         self.end.is_some_and(|end| {
             self.forgotten == 0
                 && self.holes(end.next).is_empty()
-                && self.ranges.windows(2).all(|pair| pair[0].end != pair[1].first)
+                && self
+                    .ranges
+                    .windows(2)
+                    .all(|pair| pair[0].end != pair[1].first)
                 && end
                     .next
                     .checked_sub(1)

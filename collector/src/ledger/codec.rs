@@ -246,12 +246,19 @@ fn decode_chain_entry(rest: &str, value: &[u8]) -> Result<Entry, StateError> {
         .find(|known| known.as_str() == lane)
         .ok_or_else(malformed)?;
     let epoch: Epoch = epoch.parse().map_err(|_| malformed())?;
-    Ok(Entry::Chain(sealer_name(sealer)?, epoch, lane, decode_chain(value)?))
+    Ok(Entry::Chain(
+        sealer_name(sealer)?,
+        epoch,
+        lane,
+        decode_chain(value)?,
+    ))
 }
 
 fn unversioned<M: Message + Default>(value: &[u8]) -> Result<M, StateError> {
     match value.split_first() {
-        Some((&VERSION, rest)) => M::decode(rest).map_err(|_| StateError::Malformed("not a message of this version")),
+        Some((&VERSION, rest)) => {
+            M::decode(rest).map_err(|_| StateError::Malformed("not a message of this version"))
+        }
         Some((&version, _)) => Err(StateError::Version(version)),
         None => Err(StateError::Malformed("empty")),
     }
@@ -310,8 +317,9 @@ pub(super) fn decode_chain(value: &[u8]) -> Result<Chain, StateError> {
 
 pub(super) fn decode_sealer(value: &[u8]) -> Result<SealerRecord, StateError> {
     let state: SealerState = unversioned(value)?;
-    let epoch_from =
-        |bytes: &Bytes| Epoch::try_from(&bytes[..]).map_err(|_| StateError::Malformed("an epoch has not 16 bytes"));
+    let epoch_from = |bytes: &Bytes| {
+        Epoch::try_from(&bytes[..]).map_err(|_| StateError::Malformed("an epoch has not 16 bytes"))
+    };
     let mut record = SealerRecord {
         first_stored_unix_nano: state.first_stored_unix_nano,
         last_stored_unix_nano: state.last_stored_unix_nano,

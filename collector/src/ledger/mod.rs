@@ -148,7 +148,10 @@ impl Plan {
             })
             .collect();
         if let Some(record) = &self.record {
-            state.push((codec::sealer_key(&self.sealer), Some(codec::encode_sealer(record))));
+            state.push((
+                codec::sealer_key(&self.sealer),
+                Some(codec::encode_sealer(record)),
+            ));
         }
         state
     }
@@ -186,13 +189,21 @@ impl Ledger {
             match codec::decode(key, value) {
                 None => {}
                 Some(Ok(codec::Entry::Chain(sealer, epoch, lane, chain))) => {
-                    let open = ledger.sealers.entry(sealer).or_default().epochs.entry(epoch).or_default();
+                    let open = ledger
+                        .sealers
+                        .entry(sealer)
+                        .or_default()
+                        .epochs
+                        .entry(epoch)
+                        .or_default();
                     open.chains[lane.index()] = chain;
                 }
                 Some(Ok(codec::Entry::Sealer(sealer, record))) => {
                     ledger.sealers.entry(sealer).or_default().record = record;
                 }
-                Some(Err(error)) => unreadable.push((String::from_utf8_lossy(key).into_owned(), error)),
+                Some(Err(error)) => {
+                    unreadable.push((String::from_utf8_lossy(key).into_owned(), error))
+                }
             }
         }
         (ledger, unreadable)
@@ -205,12 +216,15 @@ impl Ledger {
             let chain = folded.chains[seal.lane.index()];
             let known = match seal.sequence + 1 == chain.next {
                 true => Some(&chain.last),
-                false => sealer.and_then(|sealer| sealer.known_hash(seal.epoch, seal.lane, seal.sequence)),
+                false => sealer
+                    .and_then(|sealer| sealer.known_hash(seal.epoch, seal.lane, seal.sequence)),
             };
             return match known {
                 Some(known) if *known == hash => Verdict::Duplicate,
                 Some(_) => Verdict::Fork(ForkReason::OtherSeal),
-                None if folded.complete && seal.sequence < chain.next => Verdict::Fork(ForkReason::Unproven),
+                None if folded.complete && seal.sequence < chain.next => {
+                    Verdict::Fork(ForkReason::Unproven)
+                }
                 None => Verdict::Fork(ForkReason::Folded),
             };
         }
@@ -218,7 +232,8 @@ impl Ledger {
         let held = sealer
             .and_then(|sealer| sealer.epochs.get(&seal.epoch))
             .map_or(&empty, |open| &open.chains[seal.lane.index()]);
-        let known = sealer.and_then(|sealer| sealer.known_hash(seal.epoch, seal.lane, seal.sequence));
+        let known =
+            sealer.and_then(|sealer| sealer.known_hash(seal.epoch, seal.lane, seal.sequence));
         match held.place(seal.sequence, &hash, &seal.previous, known) {
             Place::Held => Verdict::Duplicate,
             Place::Fork(reason) => Verdict::Fork(reason),
@@ -229,7 +244,13 @@ impl Ledger {
         }
     }
 
-    fn plan(&self, sealer: Option<&Sealer>, seal: &Seal, hash: Hash, now_unix_nano: i64) -> Result<Plan, Limit> {
+    fn plan(
+        &self,
+        sealer: Option<&Sealer>,
+        seal: &Seal,
+        hash: Hash,
+        now_unix_nano: i64,
+    ) -> Result<Plan, Limit> {
         let mut draft = Draft {
             limits: &self.limits,
             sealer,
@@ -255,14 +276,19 @@ impl Ledger {
         draft.fold_complete();
 
         let Draft {
-            chains, folds, alarms, ..
+            chains,
+            folds,
+            alarms,
+            ..
         } = draft;
         let due = sealer.is_none_or(|sealer| {
             sealer.record.epoch != Some(seal.epoch)
                 || now_unix_nano.saturating_sub(sealer.persisted_unix_nano) >= RECORD_AGE_NANO
         });
         let record = (due || !folds.is_empty()).then(|| {
-            let mut record = sealer.map(|sealer| sealer.record.clone()).unwrap_or_default();
+            let mut record = sealer
+                .map(|sealer| sealer.record.clone())
+                .unwrap_or_default();
             for (folded, lanes) in folds {
                 for chain in lanes {
                     record.folded_batches = record.folded_batches.saturating_add(chain.batches);
@@ -277,7 +303,12 @@ impl Ledger {
                 record.folded.pop_front();
                 record.folded_away += 1;
             }
-            touch(&mut record, seal.epoch, seal.sealed_unix_nano, now_unix_nano);
+            touch(
+                &mut record,
+                seal.epoch,
+                seal.sealed_unix_nano,
+                now_unix_nano,
+            );
             record
         });
         Ok(Plan {
@@ -424,7 +455,8 @@ impl Draft<'_> {
     }
 
     fn is_folded(&self, epoch: Epoch) -> bool {
-        self.sealer.is_some_and(|sealer| sealer.folded(epoch).is_some())
+        self.sealer
+            .is_some_and(|sealer| sealer.folded(epoch).is_some())
             || self.folds.iter().any(|(folded, _)| folded.epoch == epoch)
     }
 
@@ -448,9 +480,16 @@ impl Draft<'_> {
 
     /// Whether there is a place for this epoch; the quietest may give way.
     fn make_room_for(&mut self, epoch: Epoch, keep: &[Epoch]) -> bool {
-        let Some(sealer) = self.sealer else { return true };
+        let Some(sealer) = self.sealer else {
+            return true;
+        };
         let added = |epoch: &Epoch| !sealer.epochs.contains_key(epoch);
-        let mut new: Vec<Epoch> = self.chains.keys().map(|(epoch, _)| *epoch).filter(added).collect();
+        let mut new: Vec<Epoch> = self
+            .chains
+            .keys()
+            .map(|(epoch, _)| *epoch)
+            .filter(added)
+            .collect();
         new.dedup();
         if !added(&epoch) || new.contains(&epoch) {
             return true;
@@ -471,7 +510,10 @@ impl Draft<'_> {
         let (limit, quiet_since) = (self.limits.ranges, self.quiet_since_unix_nano);
         let chain = self.chain(seal.epoch, seal.lane);
         let forgotten = chain.forgotten;
-        if chain.opens_range(seal.sequence) && chain.ranges.len() >= limit && !chain.raise_floor(quiet_since) {
+        if chain.opens_range(seal.sequence)
+            && chain.ranges.len() >= limit
+            && !chain.raise_floor(quiet_since)
+        {
             return Err(Limit::Ranges(limit));
         }
         let given_up = chain.forgotten - forgotten;
@@ -520,7 +562,9 @@ impl Draft<'_> {
             let head = heads[lane.index()];
             let mismatch = match self.current(closed, lane).end {
                 // The first seal of the other lane said so already; two epochs that do not agree on what came before are a fork.
-                Some(end) => (end != head).then_some(Mismatch::Hash { sequence: end.next.min(head.next) }),
+                Some(end) => (end != head).then_some(Mismatch::Hash {
+                    sequence: end.next.min(head.next),
+                }),
                 None => self.chain(closed, lane).close(head),
             };
             self.note(closed, lane, mismatch);
@@ -570,7 +614,11 @@ impl Draft<'_> {
 
     fn note(&mut self, epoch: Epoch, lane: Lane, mismatch: Option<Mismatch>) {
         if let Some(mismatch) = mismatch {
-            self.alarms.push(Alarm::Mismatch { epoch, lane, mismatch });
+            self.alarms.push(Alarm::Mismatch {
+                epoch,
+                lane,
+                mismatch,
+            });
         }
     }
 }

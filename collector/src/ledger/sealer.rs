@@ -64,7 +64,11 @@ pub(super) struct OpenEpoch {
 
 impl OpenEpoch {
     pub(super) fn grown_unix_nano(&self) -> i64 {
-        self.chains.iter().map(Chain::grown_unix_nano).max().unwrap_or(0)
+        self.chains
+            .iter()
+            .map(Chain::grown_unix_nano)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Numbers missing in a lane up to all that is known to exist.
@@ -89,12 +93,18 @@ impl Sealer {
     }
 
     pub(super) fn folded(&self, epoch: Epoch) -> Option<&Folded> {
-        self.record.folded.iter().rev().find(|folded| folded.epoch == epoch)
+        self.record
+            .folded
+            .iter()
+            .rev()
+            .find(|folded| folded.epoch == epoch)
     }
 
     /// Whether anything is known of another epoch.
     pub(super) fn knows_epoch_beside(&self, epoch: Epoch) -> bool {
-        self.record.folded_away > 0 || !self.record.folded.is_empty() || self.epochs.keys().any(|known| *known != epoch)
+        self.record.folded_away > 0
+            || !self.record.folded.is_empty()
+            || self.epochs.keys().any(|known| *known != epoch)
     }
 
     /// The open epoch that has been quiet longest, if it has been so since `quiet_since`, and is not `except`.

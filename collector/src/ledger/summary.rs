@@ -96,7 +96,12 @@ impl Ledger {
                 ranges: told_of(&open.chains[lane.index()]),
             })
         });
-        let folded = sealer.record.folded.iter().rev().filter(|folded| folded.complete);
+        let folded = sealer
+            .record
+            .folded
+            .iter()
+            .rev()
+            .filter(|folded| folded.complete);
         let folded = folded.flat_map(|folded| {
             Lane::ALL.map(|lane| ChainHeld {
                 epoch: folded.epoch,
@@ -158,10 +163,11 @@ impl Ledger {
                         summary.batches += chain.batches;
                         summary.events += chain.events;
                         summary.holes += holes.len() as u64;
-                        summary.missing_batches +=
-                            chain.forgotten + holes.iter().map(|hole| hole.end - hole.start).sum::<u64>();
+                        summary.missing_batches += chain.forgotten
+                            + holes.iter().map(|hole| hole.end - hole.start).sum::<u64>();
                         summary.void_batches += chain.void_batches();
-                        summary.void_events = summary.void_events.saturating_add(chain.void_events());
+                        summary.void_events =
+                            summary.void_events.saturating_add(chain.void_events());
                     }
                 }
                 summary

@@ -42,8 +42,13 @@ impl Window {
         }
         self.len += 1;
         let above = self.runs.partition_point(|run| run.first <= sequence);
-        let below = above.checked_sub(1).filter(|index| self.runs[*index].end() == sequence);
-        let meets_above = self.runs.get(above).is_some_and(|run| run.first == sequence + 1);
+        let below = above
+            .checked_sub(1)
+            .filter(|index| self.runs[*index].end() == sequence);
+        let meets_above = self
+            .runs
+            .get(above)
+            .is_some_and(|run| run.first == sequence + 1);
         match (below, meets_above) {
             (Some(below), true) => {
                 let upper = self.runs.remove(above);
@@ -69,7 +74,9 @@ impl Window {
     /// come again as what arrives in order.
     pub(super) fn shrink(&mut self, keep: usize) {
         while self.len > keep {
-            let Some(longest) = (0..self.runs.len()).max_by_key(|index| self.runs[*index].hashes.len()) else {
+            let Some(longest) =
+                (0..self.runs.len()).max_by_key(|index| self.runs[*index].hashes.len())
+            else {
                 return;
             };
             let run = &mut self.runs[longest];
