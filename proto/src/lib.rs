@@ -14,6 +14,8 @@ pub mod limits;
 pub mod name;
 pub mod payload;
 pub mod refusal;
+#[cfg(test)]
+mod samples;
 mod scan;
 pub mod seal;
 pub mod signature;

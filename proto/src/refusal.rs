@@ -32,3 +32,19 @@ impl fmt::Display for RejectReason {
         f.pad(self.word())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_that_is_sent_has_a_word_of_its_own() {
+        let words: BTreeSet<_> = RejectReason::ALL.map(RejectReason::word).into();
+        assert_eq!(words.len(), RejectReason::ALL.len());
+        assert!(!words.contains(RejectReason::Unspecified.word()));
+        // One more in the contract must be added to `ALL`.
+        assert!(RejectReason::try_from(RejectReason::ALL.len() as i32 + 1).is_err());
+    }
+}

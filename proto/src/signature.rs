@@ -209,3 +209,151 @@ fn signed_bytes(
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{encoding::AsDer, rsa::KeySize, signature::ECDSA_P384_SHA384_ASN1_SIGNING};
+
+    use super::*;
+
+    fn keys() -> [SigningKey; 2] {
+        let rng = SystemRandom::new();
+        let p256 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &rng).unwrap();
+        let ed25519 = Ed25519KeyPair::generate_pkcs8(&rng).unwrap();
+        [p256.as_ref(), ed25519.as_ref()].map(|der| SigningKey::from_pkcs8(der).unwrap())
+    }
+
+    fn domain(text: &str) -> TrustDomain {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_signature_verifies_with_the_key_that_made_it_and_no_other() {
+        let (here, bytes) = (domain("watch.example"), b"seal");
+        let [p256, ed25519] = keys();
+        for (key, other) in [
+            (&p256, &keys()[0]),
+            (&ed25519, &keys()[1]),
+            (&p256, &ed25519),
+        ] {
+            let signature = key.sign(SignedKind::Seal, &here, bytes).unwrap();
+            assert!(signature.len() <= crate::MAX_SIGNATURE_BYTES);
+            let verify = |key: &SigningKey| {
+                key.verifying_key()
+                    .unwrap()
+                    .verify(SignedKind::Seal, &here, bytes, &signature)
+            };
+            assert_eq!(verify(key), Ok(()));
+            assert_eq!(verify(other), Err(SignatureError::Mismatch));
+        }
+    }
+
+    #[test]
+    fn a_signature_is_good_for_its_kind_its_trust_domain_and_its_bytes_only() {
+        let here = domain("watch.example");
+        for key in keys() {
+            let signature = key.sign(SignedKind::Seal, &here, b"seal").unwrap();
+            let verify = |kind, domain: &TrustDomain, bytes: &[u8], signature: &[u8]| {
+                key.verifying_key()
+                    .unwrap()
+                    .verify(kind, domain, bytes, signature)
+            };
+            let mismatch = Err(SignatureError::Mismatch);
+            assert_eq!(
+                verify(SignedKind::Statement, &here, b"seal", &signature),
+                mismatch
+            );
+            assert_eq!(
+                verify(SignedKind::Seal, &domain("other"), b"seal", &signature),
+                mismatch
+            );
+            assert_eq!(
+                verify(SignedKind::Seal, &here, b"seal.", &signature),
+                mismatch
+            );
+            assert_eq!(verify(SignedKind::Seal, &here, b"seal", &[]), mismatch);
+            for at in 0..signature.len() {
+                let mut damaged = signature.clone();
+                damaged[at] ^= 1;
+                assert_eq!(verify(SignedKind::Seal, &here, b"seal", &damaged), mismatch);
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_kinds_domains_algorithms_or_bytes_share_their_signed_bytes() {
+        use SignatureAlgorithm::{EcdsaP256Sha256, Ed25519};
+        let mut all = Vec::new();
+        for kind in [SignedKind::Seal, SignedKind::Statement] {
+            for trust_domain in ["a", "ab"] {
+                for algorithm in [EcdsaP256Sha256, Ed25519] {
+                    for bytes in [&b""[..], b"b", b"\0b", b"\0\x01b"] {
+                        all.push(signed_bytes(kind, &domain(trust_domain), algorithm, bytes));
+                    }
+                }
+            }
+        }
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        assert_eq!(
+            signed_bytes(SignedKind::Seal, &domain("d"), Ed25519, b"x"),
+            b"watchline/v1/seal\0d\0\x02x"
+        );
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused() {
+        let rng = SystemRandom::new();
+        let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &rng).unwrap();
+        let rsa = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let rsa = rsa.as_der().unwrap();
+        for der in [p384.as_ref(), rsa.as_ref(), b"", b"not DER"] {
+            assert_eq!(
+                SigningKey::from_pkcs8(der).unwrap_err(),
+                SignatureError::UnsupportedKey
+            );
+        }
+    }
+
+    #[test]
+    fn the_public_key_of_a_certificate_is_the_one_that_verifies() {
+        for key in keys() {
+            let spki = match &*key.0 {
+                KeyPairs::EcdsaP256(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+                KeyPairs::Ed25519(pair) => pair.public_key().as_der().unwrap().as_ref().to_vec(),
+            };
+            let verifying = VerifyingKey::from_spki(&spki).unwrap();
+            assert_eq!(verifying.algorithm(), key.algorithm());
+            let signature = key.sign(SignedKind::Statement, &domain("d"), b"x").unwrap();
+            verifying
+                .verify(SignedKind::Statement, &domain("d"), b"x", &signature)
+                .unwrap();
+
+            let mut longer = spki.clone();
+            longer.push(0);
+            for wrong in [&spki[..spki.len() - 1], &longer, &spki[1..], &[]] {
+                assert_eq!(
+                    VerifyingKey::from_spki(wrong).unwrap_err(),
+                    SignatureError::UnsupportedKey
+                );
+            }
+        }
+        let off_curve = [&SPKI_ECDSA_P256[..], &[4; 65]].concat();
+        assert_eq!(
+            VerifyingKey::from_spki(&off_curve).unwrap_err(),
+            SignatureError::UnsupportedKey
+        );
+    }
+
+    #[test]
+    fn debug_output_shows_nothing_of_a_key() {
+        let [p256, _] = keys();
+        assert_eq!(format!("{p256:?}"), "SigningKey(EcdsaP256Sha256)");
+        assert_eq!(
+            format!("{:?}", p256.verifying_key().unwrap()),
+            "VerifyingKey(EcdsaP256Sha256)"
+        );
+    }
+}

@@ -126,3 +126,124 @@ pub fn verify(
         &signed.signature,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::samples::{STATEMENT_V1, each_damage, statement};
+
+    #[test]
+    fn the_stored_sample_is_read_and_made_again_to_the_byte() {
+        assert_eq!(Statement::decode(STATEMENT_V1), Ok(statement()));
+        assert_eq!(statement().encode(), STATEMENT_V1);
+    }
+
+    fn key() -> SigningKey {
+        let rng = aws_lc_rs::rand::SystemRandom::new();
+        let der = aws_lc_rs::signature::Ed25519KeyPair::generate_pkcs8(&rng).unwrap();
+        SigningKey::from_pkcs8(der.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn damage_of_a_statement_is_an_error_or_does_not_verify() {
+        let key = key();
+        let verifying = key.verifying_key().unwrap();
+        let signed = statement().sign(&key, Hash::of(b"certificate")).unwrap();
+        let here = statement().sealer.trust_domain().clone();
+        each_damage(STATEMENT_V1, |damaged| {
+            let statement = Bytes::copy_from_slice(damaged);
+            let damaged = wire::SignedStatement {
+                statement,
+                ..signed.clone()
+            };
+            let _ = Statement::decode(&damaged.statement);
+            assert_eq!(
+                verify(&damaged, &verifying, &here),
+                Err(SignatureError::Mismatch)
+            );
+        });
+    }
+
+    #[test]
+    fn each_defect_is_told_from_the_others() {
+        let refused = |alter: fn(&mut wire::Statement)| {
+            let mut message = wire::Statement::decode(STATEMENT_V1).unwrap();
+            alter(&mut message);
+            Statement::decode(&message.encode_to_vec()).unwrap_err()
+        };
+        assert!(matches!(
+            refused(|message| message.sealer.clear()),
+            StatementError::Sealer(_)
+        ));
+        assert_eq!(
+            refused(|message| message.epoch.clear()),
+            StatementError::Epoch
+        );
+        assert_eq!(
+            refused(|message| message.alert = None),
+            StatementError::Head(HeadError)
+        );
+        assert_eq!(
+            refused(|message| message.routine = Some(wire::Head::default())),
+            StatementError::Head(HeadError)
+        );
+        assert!(matches!(
+            Statement::decode(&[0xff]),
+            Err(StatementError::Undecodable(_))
+        ));
+        assert_eq!(
+            Statement::decode(&[0; MAX_STATEMENT_BYTES + 1]),
+            Err(StatementError::TooLarge(MAX_STATEMENT_BYTES + 1))
+        );
+    }
+
+    #[test]
+    fn a_signed_statement_verifies_as_it_was_signed_only() {
+        let key = key();
+        let verifying = key.verifying_key().unwrap();
+        let signer = Hash::of(b"certificate");
+        let signed = statement().sign(&key, signer).unwrap();
+        let here = statement().sealer.trust_domain().clone();
+        assert_eq!(signed.signer, signer.as_ref());
+        assert_eq!(verify(&signed, &verifying, &here), Ok(()));
+
+        let elsewhere = "other".parse().unwrap();
+        assert_eq!(
+            verify(&signed, &verifying, &elsewhere),
+            Err(SignatureError::Mismatch)
+        );
+        let open = Statement {
+            closing: false,
+            ..statement()
+        }
+        .encode();
+        for altered in [
+            wire::SignedStatement {
+                statement: open,
+                ..signed.clone()
+            },
+            wire::SignedStatement {
+                algorithm: 1,
+                ..signed.clone()
+            },
+            wire::SignedStatement {
+                signature: Bytes::new(),
+                ..signed.clone()
+            },
+        ] {
+            assert_eq!(
+                verify(&altered, &verifying, &here),
+                Err(SignatureError::Mismatch)
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_statement_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Statement::decode(&bytes);
+        }
+    }
+}

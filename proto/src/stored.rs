@@ -144,3 +144,164 @@ impl TryFrom<&wire::Receipt> for Receipt {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::samples::{PAYLOAD_V1, SEAL_V1, STORED_BATCH_V1, batch, each_damage};
+
+    #[test]
+    fn the_stored_sample_is_read_and_made_again_to_the_byte() {
+        assert_eq!(decode(STORED_BATCH_V1.into()), Ok(batch()));
+        assert_eq!(encode(&batch()), STORED_BATCH_V1);
+        let mut buffer = BytesMut::from(&b"before"[..]);
+        encode_into(&batch(), &mut buffer);
+        assert_eq!(buffer.strip_prefix(b"before"), Some(STORED_BATCH_V1));
+    }
+
+    #[test]
+    fn damage_of_a_stored_batch_is_an_error_or_another_value() {
+        each_damage(STORED_BATCH_V1, |damaged| {
+            let damaged = Bytes::copy_from_slice(damaged);
+            assert!(decode(damaged.clone()) != Ok(batch()), "{damaged:02x?}");
+        });
+    }
+
+    #[test]
+    fn decoding_copies_neither_seal_nor_payload() {
+        let item = Bytes::from_static(STORED_BATCH_V1);
+        let within = item.as_ptr_range();
+        let batch = decode(item).unwrap();
+        for part in [&batch.seal, &batch.payload, &batch.signature, &batch.signer] {
+            assert!(within.contains(&part.as_ptr()));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_not_signed_yet_has_no_signer() {
+        let stored = unsigned(SEAL_V1.into(), PAYLOAD_V1.into());
+        let read = decode(encode(&stored)).unwrap();
+        assert_eq!(read, stored);
+        assert_eq!(signer(&read), Ok(None));
+        assert_eq!(signer(&batch()), Ok(Some(Hash::of(b"certificate"))));
+    }
+
+    #[test]
+    fn receipts_come_back() {
+        for receipt in &batch().receipts {
+            assert_eq!(
+                wire::Receipt::from(&Receipt::try_from(receipt).unwrap()),
+                *receipt
+            );
+        }
+        let unnamed = wire::Receipt {
+            collector: "c1".to_owned(),
+            stored_unix_nano: 1,
+        };
+        assert!(Receipt::try_from(&unnamed).is_err());
+    }
+
+    #[test]
+    fn each_limit_is_kept() {
+        let refused = |alter: fn(&mut wire::SealedBatch)| {
+            let mut batch = batch();
+            alter(&mut batch);
+            let error = check(&batch).unwrap_err();
+            assert_eq!(decode(encode(&batch)), Err(error.clone()));
+            error
+        };
+        let over = |error| match error {
+            StoredError::Limit { what, max, actual } if actual == max + 1 => what,
+            other => panic!("{other}"),
+        };
+        assert_eq!(
+            refused(|batch| batch.seal.clear()),
+            StoredError::Missing("seal")
+        );
+        assert_eq!(
+            refused(|batch| batch.payload.clear()),
+            StoredError::Missing("payload")
+        );
+        assert_eq!(
+            refused(|batch| batch.signer.truncate(31)),
+            StoredError::Signer(31)
+        );
+        assert_eq!(
+            over(refused(
+                |batch| batch.seal = vec![0; MAX_SEAL_BYTES + 1].into()
+            )),
+            "bytes of seal"
+        );
+        assert_eq!(
+            over(refused(
+                |batch| batch.payload = vec![0; MAX_PAYLOAD_BYTES + 1].into()
+            )),
+            "bytes of payload"
+        );
+        assert_eq!(
+            over(refused(
+                |batch| batch.signature = vec![0; MAX_SIGNATURE_BYTES + 1].into()
+            )),
+            "bytes of signature"
+        );
+        assert_eq!(
+            over(refused(
+                |batch| batch.receipts = vec![wire::Receipt::default(); MAX_RECEIPTS + 1]
+            )),
+            "receipts"
+        );
+        assert_eq!(
+            over(refused(
+                |batch| batch.receipts[0].collector = "c".repeat(MAX_SPIFFE_ID_BYTES + 1)
+            )),
+            "bytes of a collector's name"
+        );
+        assert!(matches!(
+            decode(Bytes::from_static(&[0xff])),
+            Err(StoredError::Undecodable(_))
+        ));
+    }
+
+    #[test]
+    fn receipts_beyond_the_limit_are_refused_before_memory_is_taken_for_them() {
+        let item = Bytes::from([0x32, 0x00].repeat(1 << 20));
+        let error = decode(item).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                StoredError::Limit {
+                    what: "receipts",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_largest_batch_fits_a_message() {
+        let mut largest = batch();
+        largest.seal = vec![0; MAX_SEAL_BYTES].into();
+        largest.payload = vec![0; MAX_PAYLOAD_BYTES].into();
+        largest.signature = vec![0; MAX_SIGNATURE_BYTES].into();
+        let receipt = wire::Receipt {
+            collector: "c".repeat(MAX_SPIFFE_ID_BYTES),
+            stored_unix_nano: i64::MIN,
+        };
+        largest.receipts = vec![receipt; MAX_RECEIPTS];
+        assert_eq!(check(&largest), Ok(()));
+        let message = wire::ClientMessage {
+            kind: Some(wire::client_message::Kind::Batch(largest)),
+        };
+        assert!(message.encoded_len() <= crate::MAX_MESSAGE_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_batch_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(bytes.into());
+        }
+    }
+}

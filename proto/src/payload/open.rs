@@ -51,6 +51,11 @@ impl PayloadOpener {
         Opened::check(Arc::clone(&self.unpacked), info).map_err(PayloadError::Malformed)
     }
 
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.unpacked.capacity()
+    }
+
     /// Leaves exactly `info.unpacked_bytes` in `self.unpacked`.
     fn unpack(&mut self, payload: &[u8], info: &PayloadInfo) -> Result<(), PayloadError> {
         let too_large = |unpacked, allowed: usize| PayloadError::TooLarge {
