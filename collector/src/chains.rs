@@ -38,7 +38,9 @@ pub struct ChainStore {
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
     /// No certificate, too many, or one too large: the sender's fault.
-    #[error("a chain has 1 to {MAX_CHAIN_CERTIFICATES} certificates of at most {MAX_CERTIFICATE_BYTES} bytes")]
+    #[error(
+        "a chain has 1 to {MAX_CHAIN_CERTIFICATES} certificates of at most {MAX_CERTIFICATE_BYTES} bytes"
+    )]
     Limit,
     /// The file system failed.
     #[error("{action} {}", path.display())]
@@ -60,7 +62,10 @@ impl ChainStore {
             .mode(0o700)
             .create(&directory)
             .map_err(at("make directory", &directory))?;
-        Ok(ChainStore { directory: directory.into(), cache: Arc::default() })
+        Ok(ChainStore {
+            directory: directory.into(),
+            cache: Arc::default(),
+        })
     }
 
     /// Where the files are.
@@ -91,7 +96,9 @@ impl ChainStore {
     /// the disk: from a runtime use [`ChainStore::keep`].
     pub fn put(&self, chain: &[Bytes]) -> Result<Hash, ChainError> {
         let leaf = chain.first().ok_or(ChainError::Limit)?;
-        if chain.len() > MAX_CHAIN_CERTIFICATES || chain.iter().any(|der| der.len() > MAX_CERTIFICATE_BYTES) {
+        if chain.len() > MAX_CHAIN_CERTIFICATES
+            || chain.iter().any(|der| der.len() > MAX_CERTIFICATE_BYTES)
+        {
             return Err(ChainError::Limit);
         }
         let signer = Hash::of(leaf);
@@ -121,7 +128,11 @@ impl ChainStore {
     fn write(&self, path: &Path, chain: &[Bytes]) -> Result<(), ChainError> {
         let half = path.with_extension(format!("{:016x}.new", rand_suffix()));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&half)?;
             file.write_all(pem(chain).as_bytes())?;
             file.sync_all()?;
             fs::rename(&half, path)
@@ -133,7 +144,11 @@ impl ChainStore {
     }
 
     fn cached(&self, signer: &Hash) -> Option<Vec<Bytes>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(signer).cloned()
+        self.cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(signer)
+            .cloned()
     }
 
     fn remember(&self, signer: Hash, chain: Vec<Bytes>) {
@@ -176,9 +191,14 @@ pub fn file_name(signer: &Hash) -> String {
 
 fn read(path: &Path) -> io::Result<Vec<Bytes>> {
     let mut text = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut text)?;
+    File::open(path)?
+        .take(MAX_FILE_BYTES)
+        .read_to_end(&mut text)?;
     CertificateDer::pem_slice_iter(&text)
-        .map(|der| der.map(|der| Bytes::copy_from_slice(&der)).map_err(|e| io::Error::other(e.to_string())))
+        .map(|der| {
+            der.map(|der| Bytes::copy_from_slice(&der))
+                .map_err(|e| io::Error::other(e.to_string()))
+        })
         .collect()
 }
 
@@ -188,12 +208,18 @@ fn sync(directory: &Path) -> io::Result<()> {
 
 fn rand_suffix() -> u64 {
     let epoch = watchline_proto::Epoch::random().0;
-    u64::from_be_bytes([epoch[0], epoch[1], epoch[2], epoch[3], epoch[4], epoch[5], epoch[6], epoch[7]])
+    u64::from_be_bytes([
+        epoch[0], epoch[1], epoch[2], epoch[3], epoch[4], epoch[5], epoch[6], epoch[7],
+    ])
 }
 
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ChainError {
     let path = path.to_owned();
-    move |source| ChainError::Io { action, path, source }
+    move |source| ChainError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +230,10 @@ mod tests {
     fn a_chain_outlives_the_process_that_took_it() {
         let dir = tempfile::tempdir().unwrap();
         let chain = vec![Bytes::from(vec![7; 500]), Bytes::from_static(b"issuer")];
-        let signer = ChainStore::open(dir.path().join("chains")).unwrap().put(&chain).unwrap();
+        let signer = ChainStore::open(dir.path().join("chains"))
+            .unwrap()
+            .put(&chain)
+            .unwrap();
         let store = ChainStore::open(dir.path().join("chains")).unwrap();
         assert!(store.has(&signer));
         assert_eq!(store.get(&signer), Some(chain));
@@ -216,8 +245,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = ChainStore::open(dir.path().to_owned()).unwrap();
         let signer = store.put(&[Bytes::from_static(b"leaf")]).unwrap();
-        fs::write(dir.path().join(file_name(&signer)), pem(&[Bytes::from_static(b"other")])).unwrap();
-        assert_eq!(ChainStore::open(dir.path().to_owned()).unwrap().get(&signer), None);
+        fs::write(
+            dir.path().join(file_name(&signer)),
+            pem(&[Bytes::from_static(b"other")]),
+        )
+        .unwrap();
+        assert_eq!(
+            ChainStore::open(dir.path().to_owned())
+                .unwrap()
+                .get(&signer),
+            None
+        );
     }
 
     #[test]
@@ -226,8 +264,14 @@ mod tests {
         let store = ChainStore::open(dir.path().to_owned()).unwrap();
         let certificate = Bytes::from_static(b"certificate");
         assert!(matches!(store.put(&[]), Err(ChainError::Limit)));
-        assert!(matches!(store.put(&vec![certificate; MAX_CHAIN_CERTIFICATES + 1]), Err(ChainError::Limit)));
-        assert!(matches!(store.put(&[vec![0; MAX_CERTIFICATE_BYTES + 1].into()]), Err(ChainError::Limit)));
+        assert!(matches!(
+            store.put(&vec![certificate; MAX_CHAIN_CERTIFICATES + 1]),
+            Err(ChainError::Limit)
+        ));
+        assert!(matches!(
+            store.put(&[vec![0; MAX_CERTIFICATE_BYTES + 1].into()]),
+            Err(ChainError::Limit)
+        ));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

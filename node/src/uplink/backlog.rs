@@ -29,19 +29,32 @@ struct Queued {
 impl Backlog {
     /// Of a forwarder's only reader.
     pub fn of(view: spool::View, reader: &str) -> Backlog {
-        Backlog { readers: vec![Queued { view, reader: reader.to_owned(), output: None }] }
+        Backlog {
+            readers: vec![Queued {
+                view,
+                reader: reader.to_owned(),
+                output: None,
+            }],
+        }
     }
 
     /// Of a collector's outputs, whose names are those of their readers.
     pub fn of_outputs(view: &spool::View, outputs: &[String]) -> Backlog {
         let readers = outputs
             .iter()
-            .map(|name| Queued { view: view.clone(), reader: name.clone(), output: Some(name.clone()) })
+            .map(|name| Queued {
+                view: view.clone(),
+                reader: name.clone(),
+                output: Some(name.clone()),
+            })
             .collect();
         Backlog { readers }
     }
 
-    fn each(&self, mut with: impl FnMut(&[(&str, &str)], &spool::LaneStatus) -> fmt::Result) -> fmt::Result {
+    fn each(
+        &self,
+        mut with: impl FnMut(&[(&str, &str)], &spool::LaneStatus) -> fmt::Result,
+    ) -> fmt::Result {
         for queued in &self.readers {
             let lanes = queued.view.backlog(&queued.reader);
             for lane in Lane::ALL {
@@ -76,7 +89,11 @@ impl Collector for Backlog {
             MetricType::Gauge,
         )?;
         self.each(|labels, status| {
-            let nanos = if status.items == 0 { 0 } else { now.saturating_sub(status.oldest_unix_nano).max(0) };
+            let nanos = if status.items == 0 {
+                0
+            } else {
+                now.saturating_sub(status.oldest_unix_nano).max(0)
+            };
             #[expect(clippy::cast_precision_loss, reason = "an age in seconds")]
             let seconds = nanos as f64 / 1e9;
             ConstGauge::new(seconds).encode(age.encode_family(&labels)?)
@@ -86,6 +103,8 @@ impl Collector for Backlog {
 
 impl fmt::Debug for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backlog").field("readers", &self.readers.len()).finish()
+        f.debug_struct("Backlog")
+            .field("readers", &self.readers.len())
+            .finish()
     }
 }

@@ -125,10 +125,15 @@ impl LineError {
     /// and goes on trying. The one place where this is decided.
     pub fn parks(&self) -> bool {
         match self {
-            LineError::Endpoint(_) | LineError::ServerRefused(_) | LineError::CertificateRefused(_) => true,
+            LineError::Endpoint(_)
+            | LineError::ServerRefused(_)
+            | LineError::CertificateRefused(_) => true,
             LineError::Status(status) => matches!(
                 status.code(),
-                Code::PermissionDenied | Code::Unauthenticated | Code::FailedPrecondition | Code::Unimplemented
+                Code::PermissionDenied
+                    | Code::Unauthenticated
+                    | Code::FailedPrecondition
+                    | Code::Unimplemented
             ),
             _ => false,
         }
@@ -156,7 +161,9 @@ impl LineError {
 
     /// How long the server asks us to stay away (`grpc-retry-pushback-ms`).
     pub fn retry_after(&self) -> Option<Duration> {
-        let LineError::Status(status) = self else { return None };
+        let LineError::Status(status) = self else {
+            return None;
+        };
         let value = status.metadata().get(PUSHBACK)?.to_str().ok()?;
         value.parse().ok().map(Duration::from_millis)
     }
@@ -208,17 +215,26 @@ impl LineState {
     }
 
     fn broke(&self, error: &io::Error) {
-        let copy = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        let copy = match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
             Some(tls) => io::Error::new(error.kind(), tls.clone()),
             None => io::Error::new(error.kind(), error.to_string()),
         };
         // The first error says why; what follows is its echo.
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(copy);
+        self.broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(copy);
     }
 
     /// The I/O error that broke the connection, if one did.
     fn take_broken(&self) -> Option<io::Error> {
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -268,7 +284,11 @@ pub(super) struct Line<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.tls).poll_read(cx, buf);
         if let Poll::Ready(Err(error)) = &result {
             self.state.broke(error);
@@ -278,7 +298,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.tls).poll_write(cx, buf);
         match &result {
             Poll::Ready(Ok(bytes)) => self.state.wrote(*bytes),
@@ -341,7 +365,12 @@ impl<C: Connector> tower_service::Service<Uri> for Dial<C> {
         let state = Arc::clone(&self.state);
         Box::pin(async move {
             // A literal IPv6 address has brackets in a URI.
-            let host = endpoint.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+            let host = endpoint
+                .host()
+                .unwrap_or_default()
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .to_owned();
             let port = endpoint.port_u16().unwrap_or(443);
             let name = ServerName::try_from(host.clone())
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
@@ -380,7 +409,9 @@ pub(super) async fn open<C: Connector>(
     endpoint: Uri,
 ) -> Result<Opened, LineError> {
     let state = Arc::new(LineState::default());
-    let authority = endpoint.authority().ok_or_else(|| LineError::Endpoint(endpoint.to_string()))?;
+    let authority = endpoint
+        .authority()
+        .ok_or_else(|| LineError::Endpoint(endpoint.to_string()))?;
     let transport = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|_| LineError::Endpoint(endpoint.to_string()))?
         .origin(endpoint.clone())
@@ -399,7 +430,9 @@ pub(super) async fn open<C: Connector>(
     let channel = match timeout(CONNECT_WITHIN, transport.connect_with_connector(dial)).await {
         Err(_) => return Err(LineError::Timeout("connection")),
         Ok(Err(error)) => {
-            let io = state.take_broken().unwrap_or_else(|| io::Error::other(innermost(&error)));
+            let io = state
+                .take_broken()
+                .unwrap_or_else(|| io::Error::other(innermost(&error)));
             return Err(tls_refusal(&io).unwrap_or(LineError::Connect(io)));
         }
         Ok(Ok(channel)) => channel,
@@ -413,27 +446,51 @@ pub(super) async fn open<C: Connector>(
         protocol_version: PROTOCOL_VERSION,
         software: config.software.clone(),
         host: config.host.clone(),
-        lanes: config.lanes.iter().map(|lane| wire::Lane::from(*lane).into()).collect(),
+        lanes: config
+            .lanes
+            .iter()
+            .map(|lane| wire::Lane::from(*lane).into())
+            .collect(),
     };
-    let hello = wire::ClientMessage { kind: Some(wire::client_message::Kind::Hello(hello)) };
+    let hello = wire::ClientMessage {
+        kind: Some(wire::client_message::Kind::Hello(hello)),
+    };
     let exchange = async {
         outbound.send(hello).await.map_err(|_| LineError::Ended)?;
-        let response = client.connect(ReceiverStream::new(requests)).await.map_err(|s| explain(&state, s))?;
+        let response = client
+            .connect(ReceiverStream::new(requests))
+            .await
+            .map_err(|s| explain(&state, s))?;
         let mut inbound = response.into_inner();
-        let first = inbound.message().await.map_err(|s| explain(&state, s))?.ok_or(LineError::Ended)?;
+        let first = inbound
+            .message()
+            .await
+            .map_err(|s| explain(&state, s))?
+            .ok_or(LineError::Ended)?;
         match first.kind {
             Some(wire::server_message::Kind::Welcome(welcome)) => Ok((inbound, welcome)),
             _ => Err(LineError::Protocol("its first message is not Welcome")),
         }
     };
-    let (inbound, welcome) = timeout(WELCOME_WITHIN, exchange).await.map_err(|_| LineError::Timeout("Welcome"))??;
+    let (inbound, welcome) = timeout(WELCOME_WITHIN, exchange)
+        .await
+        .map_err(|_| LineError::Timeout("Welcome"))??;
     if welcome.protocol_version != PROTOCOL_VERSION {
-        return Err(LineError::Status(Box::new(Status::failed_precondition(format!(
-            "unsupported_version: the server speaks protocol version {}, this program {PROTOCOL_VERSION}",
-            welcome.protocol_version
-        )))));
+        return Err(LineError::Status(Box::new(Status::failed_precondition(
+            format!(
+                "unsupported_version: the server speaks protocol version {}, this program {PROTOCOL_VERSION}",
+                welcome.protocol_version
+            ),
+        ))));
     }
-    Ok(Opened { endpoint, outbound, inbound, welcome, gate: Gate::new(Arc::clone(&state)), state })
+    Ok(Opened {
+        endpoint,
+        outbound,
+        inbound,
+        welcome,
+        gate: Gate::new(Arc::clone(&state)),
+        state,
+    })
 }
 
 /// The connection's own error before the status that follows from it; a status that came over the wire as it is.
@@ -470,10 +527,12 @@ fn tls_refusal(error: &io::Error) -> Option<LineError> {
             | Alert::UnknownCA
             | Alert::AccessDenied
             | Alert::CertificateRequired),
-        ) => Some(LineError::CertificateRefused(format!("TLS alert {alert:?}"))),
-        Tls::InvalidCertificate(_) | Tls::InvalidCertRevocationList(_) | Tls::NoCertificatesPresented => {
-            Some(LineError::ServerRefused(tls.to_string()))
-        }
+        ) => Some(LineError::CertificateRefused(format!(
+            "TLS alert {alert:?}"
+        ))),
+        Tls::InvalidCertificate(_)
+        | Tls::InvalidCertRevocationList(_)
+        | Tls::NoCertificatesPresented => Some(LineError::ServerRefused(tls.to_string())),
         other => Some(LineError::Tls(io::Error::new(error.kind(), other.clone()))),
     }
 }

@@ -52,7 +52,9 @@ impl Feed {
                 for lane in Lane::ALL {
                     let lane = lane.index();
                     while self.queued[lane].is_empty() {
-                        let Some(reader) = &mut self.reader else { return };
+                        let Some(reader) = &mut self.reader else {
+                            return;
+                        };
                         match reader.next(lane) {
                             Ok(Some(item)) => self.queued[lane].push_back(item),
                             Ok(None) => break,
@@ -68,12 +70,18 @@ impl Feed {
             Reading::BlockingPool => {
                 let Some(reader) = &self.reader else { return };
                 let want = std::array::from_fn(|lane| {
-                    if reader.has_next(lane) { AHEAD.saturating_sub(self.queued[lane].len()) } else { 0 }
+                    if reader.has_next(lane) {
+                        AHEAD.saturating_sub(self.queued[lane].len())
+                    } else {
+                        0
+                    }
                 });
                 if want == [0; LANES] {
                     return;
                 }
-                let Some(reader) = self.reader.take() else { return };
+                let Some(reader) = self.reader.take() else {
+                    return;
+                };
                 self.job = Some(tokio::task::spawn_blocking(move || read(reader, want)));
             }
         }
@@ -81,7 +89,9 @@ impl Feed {
 
     /// Resolves when a job has ended; never when none runs. Cancel safe.
     pub(super) async fn filled(&mut self) {
-        let Some(job) = &mut self.job else { return std::future::pending().await };
+        let Some(job) = &mut self.job else {
+            return std::future::pending().await;
+        };
         let joined = job.await;
         self.job = None;
         match joined {
@@ -137,7 +147,10 @@ impl Feed {
     pub(super) fn has_next(&self) -> bool {
         self.job.is_some()
             || self.queued.iter().any(|queue| !queue.is_empty())
-            || self.reader.as_ref().is_some_and(|reader| (0..LANES).any(|lane| reader.has_next(lane)))
+            || self
+                .reader
+                .as_ref()
+                .is_some_and(|reader| (0..LANES).any(|lane| reader.has_next(lane)))
     }
 
     /// Starts again at these items.

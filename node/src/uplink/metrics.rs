@@ -48,7 +48,11 @@ impl UplinkMetrics {
     /// Registers `watchline_uplink_*`; the registry adds no prefix of its own.
     pub fn register(registry: &mut Registry) -> UplinkMetrics {
         let all = UplinkMetrics::default();
-        registry.register("watchline_uplink_connected", "1 while a stream is up", all.connected.clone());
+        registry.register(
+            "watchline_uplink_connected",
+            "1 while a stream is up",
+            all.connected.clone(),
+        );
         registry.register(
             "watchline_uplink_parked",
             "1 while the next hop refuses us for what configuration can cure",
@@ -88,7 +92,9 @@ impl UplinkMetrics {
     }
 
     pub(super) fn of(&self, uplink: &str) -> UplinkCounters {
-        let name = OfUplink { uplink: uplink.to_owned() };
+        let name = OfUplink {
+            uplink: uplink.to_owned(),
+        };
         UplinkCounters {
             connected: self.connected.get_or_create_owned(&name),
             parked: self.parked.get_or_create_owned(&name),
@@ -102,7 +108,12 @@ impl UplinkMetrics {
     }
 
     fn by_lane(&self, family: &Family<OfLane, Counter>, uplink: &str) -> [Counter; 2] {
-        Lane::ALL.map(|lane| family.get_or_create_owned(&OfLane { uplink: uplink.to_owned(), lane: lane.as_str() }))
+        Lane::ALL.map(|lane| {
+            family.get_or_create_owned(&OfLane {
+                uplink: uplink.to_owned(),
+                lane: lane.as_str(),
+            })
+        })
     }
 }
 
@@ -120,7 +131,13 @@ pub(super) struct UplinkCounters {
 
 impl UplinkCounters {
     pub(super) fn reconnect(&self, reason: &'static str) {
-        self.all.reconnects.get_or_create(&Because { uplink: self.uplink.clone(), reason }).inc();
+        self.all
+            .reconnects
+            .get_or_create(&Because {
+                uplink: self.uplink.clone(),
+                reason,
+            })
+            .inc();
     }
 
     pub(super) fn sent(&self, lane: Lane, bytes: u64) {
@@ -133,7 +150,11 @@ impl UplinkCounters {
     }
 
     pub(super) fn rejected(&self, lane: Lane, reason: &'static str) {
-        let labels = Rejected { uplink: self.uplink.clone(), lane: lane.as_str(), reason };
+        let labels = Rejected {
+            uplink: self.uplink.clone(),
+            lane: lane.as_str(),
+            reason,
+        };
         self.all.rejected_batches.get_or_create(&labels).inc();
     }
 }

@@ -85,7 +85,11 @@ pub struct UplinkConfig {
 
 impl UplinkConfig {
     /// Defaults: heartbeat 5 s, grace 5 s, keep-alive 10 s + 10 s, an answer within 60 s, both lanes, reading inline.
-    pub fn new(name: impl Into<String>, endpoints: Vec<http::Uri>, quarantine: PathBuf) -> UplinkConfig {
+    pub fn new(
+        name: impl Into<String>,
+        endpoints: Vec<http::Uri>,
+        quarantine: PathBuf,
+    ) -> UplinkConfig {
         UplinkConfig {
             name: name.into(),
             endpoints,
@@ -123,7 +127,10 @@ pub struct KeepAlive {
 
 impl Default for KeepAlive {
     fn default() -> KeepAlive {
-        KeepAlive { interval: Duration::from_secs(10), timeout: Duration::from_secs(10) }
+        KeepAlive {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -272,7 +279,14 @@ impl<C: Connector> Uplink<C> {
             report: Reporter::new(metrics.of(&config.name)),
             rejects_in_a_row: 0,
         };
-        Uplink { config, identity, connector, view: queue.view, reader_name: queue.name, shared }
+        Uplink {
+            config,
+            identity,
+            connector,
+            view: queue.view,
+            reader_name: queue.name,
+            shared,
+        }
     }
 
     /// State for `/readyz` and `/status`; changes are seen at once.
@@ -301,7 +315,10 @@ impl<C: Connector> Uplink<C> {
 
     async fn keep_up(&mut self, stop: &CancellationToken, over: &CancellationToken) {
         let mut retry = Retry::new();
-        let mut endpoints = Endpoints::new(self.config.endpoints.clone(), &self.identity.current().id.to_string());
+        let mut endpoints = Endpoints::new(
+            self.config.endpoints.clone(),
+            &self.identity.current().id.to_string(),
+        );
         let mut next: Option<Opened> = None;
         loop {
             if self.done(stop, over) {
@@ -310,8 +327,12 @@ impl<C: Connector> Uplink<C> {
             let opened = match next.take() {
                 Some(opened) => opened,
                 None => {
-                    let attempt =
-                        connect::open(&self.config, &self.identity, &self.connector, endpoints.current().clone());
+                    let attempt = connect::open(
+                        &self.config,
+                        &self.identity,
+                        &self.connector,
+                        endpoints.current().clone(),
+                    );
                     let opened = tokio::select! {
                         opened = attempt => opened,
                         () = over.cancelled() => return,
@@ -321,7 +342,8 @@ impl<C: Connector> Uplink<C> {
                         Err(error) => {
                             self.failed(&error, endpoints.current());
                             if endpoints.advance() {
-                                self.wait(retry.delay(error.retry_after()), stop, over).await;
+                                self.wait(retry.delay(error.retry_after()), stop, over)
+                                    .await;
                             }
                             continue;
                         }
@@ -344,13 +366,17 @@ impl<C: Connector> Uplink<C> {
             }
             match ended {
                 Ended::Stopped => return,
-                Ended::Drained { successor: Some(opened) } => {
+                Ended::Drained {
+                    successor: Some(opened),
+                } => {
                     self.shared.report.reconnected("drain");
                     next = Some(*opened);
                 }
                 Ended::Drained { successor: None } => {
                     self.shared.report.reconnected("drain");
-                    self.shared.report.disconnected(Some("the server drains and no other one answers".to_owned()));
+                    self.shared.report.disconnected(Some(
+                        "the server drains and no other one answers".to_owned(),
+                    ));
                     endpoints.advance();
                     self.wait(retry.delay(None), stop, over).await;
                 }
@@ -358,14 +384,16 @@ impl<C: Connector> Uplink<C> {
                     self.failed(&error, endpoints.current());
                     let round_over = endpoints.advance();
                     if !proved && round_over || error.parks() {
-                        self.wait(retry.delay(error.retry_after()), stop, over).await;
+                        self.wait(retry.delay(error.retry_after()), stop, over)
+                            .await;
                     } else if endpoints.single() {
                         // Thousands lose the same server at the same moment.
                         self.wait(retry.first_delay(), stop, over).await;
                     }
                 }
                 Ended::TooManyRejects => {
-                    let reason = "three batches in a row were refused for their own defect and set aside";
+                    let reason =
+                        "three batches in a row were refused for their own defect and set aside";
                     tracing::error!(uplink = %self.config.name, "uplink stands still: {reason}");
                     self.shared.report.reconnected("rejects");
                     self.shared.report.parked(reason.to_owned());
@@ -381,11 +409,14 @@ impl<C: Connector> Uplink<C> {
                     tracing::error!(uplink = %self.config.name, lane = forked.lane.as_str(), item = forked.from[forked.lane.index()].0,
                         "the next hop holds another history of this chain: sealing anew under a new epoch");
                     self.shared.report.reconnected("fork");
-                    self.shared.report.parked("fork: waits until what is unacknowledged has been sealed anew".to_owned());
+                    self.shared.report.parked(
+                        "fork: waits until what is unacknowledged has been sealed anew".to_owned(),
+                    );
                     let lane = forked.lane.index();
                     let from = forked.from[lane];
                     self.shared.owner.forked(forked);
-                    self.sealed_anew(lane, from, retry.longest_delay(), over).await;
+                    self.sealed_anew(lane, from, retry.longest_delay(), over)
+                        .await;
                 }
             }
         }
@@ -422,7 +453,13 @@ impl<C: Connector> Uplink<C> {
     }
 
     /// Waits until the owner's mark has passed `from`, at most `limit`, then goes to the mark.
-    async fn sealed_anew(&mut self, lane: usize, from: spool::ItemNo, limit: Duration, over: &CancellationToken) {
+    async fn sealed_anew(
+        &mut self,
+        lane: usize,
+        from: spool::ItemNo,
+        limit: Duration,
+        over: &CancellationToken,
+    ) {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             if let Some(mark) = self.view.mark(&self.reader_name)

@@ -79,7 +79,11 @@ pub enum QuarantineError {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QuarantineError {
     let path = path.to_owned();
-    move |source| QuarantineError::Io { action, path, source }
+    move |source| QuarantineError::Io {
+        action,
+        path,
+        source,
+    }
 }
 
 impl Quarantine {
@@ -89,17 +93,31 @@ impl Quarantine {
     }
 
     /// Keeps the bytes, synced before this returns. Blocks on the disk.
-    pub fn put(&self, lane: Lane, reason: wire::RejectReason, stored: &[u8]) -> Result<PathBuf, QuarantineError> {
+    pub fn put(
+        &self,
+        lane: Lane,
+        reason: wire::RejectReason,
+        stored: &[u8],
+    ) -> Result<PathBuf, QuarantineError> {
         let (files, bytes) = self.held()?;
         if files >= MAX_FILES || bytes + stored.len() as u64 > MAX_BYTES {
-            return Err(QuarantineError::Full { path: self.directory.clone(), files, bytes });
+            return Err(QuarantineError::Full {
+                path: self.directory.clone(),
+                files,
+                bytes,
+            });
         }
         make_directory(&self.directory)?;
         let mut since = now_unix_nano();
         loop {
             let name = format!("{since:020}-{}-{}{SUFFIX}", lane.as_str(), reason.word());
             let path = self.directory.join(name);
-            let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            let mut file = match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+            {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     since += 1;
@@ -107,7 +125,10 @@ impl Quarantine {
                 }
                 Err(e) => return Err(io_error("create", &path)(e)),
             };
-            let written = file.write_all(stored).and_then(|()| file.sync_all()).and_then(|()| sync_directory(&self.directory));
+            let written = file
+                .write_all(stored)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| sync_directory(&self.directory));
             if let Err(e) = written {
                 let _ = fs::remove_file(&path); // half a batch is of no use; the whole is still in the spool
                 return Err(io_error("write", &path)(e));
@@ -119,14 +140,31 @@ impl Quarantine {
     /// What is set aside, oldest first, and then what waits to be offered again. Blocks on the disk.
     pub fn list(&self) -> Result<Vec<Entry>, QuarantineError> {
         let mut entries = Vec::new();
-        for (directory, waits_for_retry) in [(self.directory.clone(), false), (self.directory.join(RETRY), true)] {
+        for (directory, waits_for_retry) in [
+            (self.directory.clone(), false),
+            (self.directory.join(RETRY), true),
+        ] {
             for path in batches_in(&directory)? {
-                let Some((since_unix_nano, lane, reason)) = parse_name(&path) else { continue };
+                let Some((since_unix_nano, lane, reason)) = parse_name(&path) else {
+                    continue;
+                };
                 // Gone since the listing: the running process was faster.
-                let Ok(item) = read_bounded(&path) else { continue };
-                let seal = stored::decode(item.clone()).ok().and_then(|batch| Seal::decode(&batch.seal).ok());
+                let Ok(item) = read_bounded(&path) else {
+                    continue;
+                };
+                let seal = stored::decode(item.clone())
+                    .ok()
+                    .and_then(|batch| Seal::decode(&batch.seal).ok());
                 let bytes = item.len() as u64;
-                entries.push(Entry { path, bytes, since_unix_nano, lane, reason, waits_for_retry, seal });
+                entries.push(Entry {
+                    path,
+                    bytes,
+                    since_unix_nano,
+                    lane,
+                    reason,
+                    waits_for_retry,
+                    seal,
+                });
             }
         }
         Ok(entries)
@@ -142,7 +180,9 @@ impl Quarantine {
         make_directory(&retry)?;
         let mut moved = 0;
         for path in waiting {
-            let Some(name) = path.file_name() else { continue };
+            let Some(name) = path.file_name() else {
+                continue;
+            };
             fs::rename(&path, retry.join(name)).map_err(io_error("move", &path))?;
             moved += 1;
         }
@@ -154,14 +194,20 @@ impl Quarantine {
     /// The oldest files that wait to be offered again, with their bytes: at most `most`, none of `except`.
     pub(super) fn waiting(&self, most: usize, except: &[PathBuf]) -> Vec<(PathBuf, Lane, Bytes)> {
         // Most of the time there is no such directory: one system call.
-        let Ok(files) = batches_in(&self.directory.join(RETRY)) else { return Vec::new() };
+        let Ok(files) = batches_in(&self.directory.join(RETRY)) else {
+            return Vec::new();
+        };
         let mut waiting = Vec::new();
         for path in files.into_iter().filter(|path| !except.contains(path)) {
             if waiting.len() == most {
                 break;
             }
-            let Some((_, lane, _)) = parse_name(&path) else { continue };
-            let Ok(stored) = read_bounded(&path) else { continue };
+            let Some((_, lane, _)) = parse_name(&path) else {
+                continue;
+            };
+            let Ok(stored) = read_bounded(&path) else {
+                continue;
+            };
             waiting.push((path, lane, stored));
         }
         waiting
@@ -234,13 +280,15 @@ fn parse_name(path: &Path) -> Option<(i64, Lane, String)> {
 fn read_bounded(path: &Path) -> io::Result<Bytes> {
     let file = OpenOptions::new().read(true).open(path)?;
     let mut bytes = Vec::new();
-    file.take(MAX_MESSAGE_BYTES as u64).read_to_end(&mut bytes)?;
+    file.take(MAX_MESSAGE_BYTES as u64)
+        .read_to_end(&mut bytes)?;
     Ok(bytes.into())
 }
 
 /// When a batch was set aside, for people.
 pub fn set_aside_at(entry: &Entry) -> SystemTime {
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(entry.since_unix_nano).unwrap_or(0))
+    SystemTime::UNIX_EPOCH
+        + std::time::Duration::from_nanos(u64::try_from(entry.since_unix_nano).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -252,16 +300,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let quarantine = Quarantine::new(dir.path().join("quarantine"));
         assert!(quarantine.list().unwrap().is_empty());
-        let path = quarantine.put(Lane::Alert, wire::RejectReason::PayloadHash, b"some bytes").unwrap();
+        let path = quarantine
+            .put(Lane::Alert, wire::RejectReason::PayloadHash, b"some bytes")
+            .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"some bytes");
         let listed = quarantine.list().unwrap();
-        assert_eq!((listed[0].lane, listed[0].reason.as_str(), listed[0].waits_for_retry), (Lane::Alert, "payload_hash", false));
+        assert_eq!(
+            (
+                listed[0].lane,
+                listed[0].reason.as_str(),
+                listed[0].waits_for_retry
+            ),
+            (Lane::Alert, "payload_hash", false)
+        );
 
         assert_eq!(quarantine.retry().unwrap(), 1);
         assert!(quarantine.list().unwrap()[0].waits_for_retry);
         let (path, lane, bytes) = quarantine.waiting(10, &[]).remove(0);
         assert_eq!((lane, &bytes[..]), (Lane::Alert, &b"some bytes"[..]));
-        assert!(quarantine.waiting(10, std::slice::from_ref(&path)).is_empty());
+        assert!(
+            quarantine
+                .waiting(10, std::slice::from_ref(&path))
+                .is_empty()
+        );
 
         let back = quarantine.refused_again(&path).unwrap();
         assert_eq!(fs::read(&back).unwrap(), b"some bytes");
@@ -277,8 +338,19 @@ mod tests {
         for n in 0..MAX_FILES {
             fs::write(dir.path().join(format!("{n:020}-routine-seal.batch")), b"x").unwrap();
         }
-        let full = quarantine.put(Lane::Routine, wire::RejectReason::Seal, b"y").unwrap_err();
-        assert!(matches!(full, QuarantineError::Full { files: MAX_FILES, .. }), "{full}");
+        let full = quarantine
+            .put(Lane::Routine, wire::RejectReason::Seal, b"y")
+            .unwrap_err();
+        assert!(
+            matches!(
+                full,
+                QuarantineError::Full {
+                    files: MAX_FILES,
+                    ..
+                }
+            ),
+            "{full}"
+        );
         assert_eq!(quarantine.list().unwrap().len(), MAX_FILES);
     }
 }

@@ -67,9 +67,16 @@ impl Endpoints {
     /// `own_name` spreads a fleet over the endpoints: the same name starts at the same one each time.
     pub(super) fn new(list: Vec<http::Uri>, own_name: &str) -> Endpoints {
         let hash = Hash::of(own_name.as_bytes()).0;
-        let place = u64::from_be_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
+        let place = u64::from_be_bytes([
+            hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7],
+        ]);
         let at = usize::try_from(place % list.len().max(1) as u64).unwrap_or(0);
-        Endpoints { list, at, tried: 0, nowhere: http::Uri::from_static("https://nowhere.invalid") }
+        Endpoints {
+            list,
+            at,
+            tried: 0,
+            nowhere: http::Uri::from_static("https://nowhere.invalid"),
+        }
     }
 
     pub(super) fn current(&self) -> &http::Uri {
@@ -86,7 +93,9 @@ impl Endpoints {
 
     /// All of them in the order they would be tried, the current one first.
     pub(super) fn round(&self) -> Vec<http::Uri> {
-        (0..self.list.len()).map(|i| self.list[(self.at + i) % self.list.len()].clone()).collect()
+        (0..self.list.len())
+            .map(|i| self.list[(self.at + i) % self.list.len()].clone())
+            .collect()
     }
 
     /// A stream to this one is up.
@@ -113,7 +122,9 @@ mod tests {
     use super::*;
 
     fn uris(n: usize) -> Vec<http::Uri> {
-        (0..n).map(|i| format!("https://collector-{i}:7443").parse().unwrap()).collect()
+        (0..n)
+            .map(|i| format!("https://collector-{i}:7443").parse().unwrap())
+            .collect()
     }
 
     #[test]

@@ -113,7 +113,10 @@ struct Draining {
 }
 
 impl<'a, C: Connector> Session<'a, C> {
-    #[expect(clippy::too_many_arguments, reason = "what the uplink lends to a stream, once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what the uplink lends to a stream, once"
+    )]
     pub(super) fn new(
         config: &'a UplinkConfig,
         identity: &'a Identity,
@@ -148,7 +151,11 @@ impl<'a, C: Connector> Session<'a, C> {
 
     /// Ends with the spool's reader at the first item of each lane that was not acknowledged. The flag: something was
     /// acknowledged, or the stream has stayed up.
-    pub(super) async fn run(mut self, stop: &CancellationToken, over: &CancellationToken) -> (Ended, bool) {
+    pub(super) async fn run(
+        mut self,
+        stop: &CancellationToken,
+        over: &CancellationToken,
+    ) -> (Ended, bool) {
         self.endpoints.settle_on(&self.line.endpoint);
         self.shared.report.connected(self.line.endpoint.to_string());
         info!(uplink = %self.config.name, endpoint = %self.line.endpoint, server = cut(&self.line.welcome.software, 128), "uplink is up");
@@ -193,7 +200,11 @@ impl<'a, C: Connector> Session<'a, C> {
                 return ended;
             }
             // Nothing new is chosen once this stream is about to end; what is in flight is waited for.
-            let holds = self.forked.is_some() || self.draining.as_ref().is_some_and(|d| d.connecting.is_none());
+            let holds = self.forked.is_some()
+                || self
+                    .draining
+                    .as_ref()
+                    .is_some_and(|d| d.connecting.is_none());
             if !holds {
                 self.shared.feed.fill();
             }
@@ -299,7 +310,9 @@ impl<'a, C: Connector> Session<'a, C> {
 
     /// Moves the next batch, with the certificates it needs, to the outbox.
     async fn choose(&mut self) -> Result<(), Ended> {
-        let Some(lane) = self.choice(true) else { return Ok(()) };
+        let Some(lane) = self.choice(true) else {
+            return Ok(());
+        };
         let (what, stored) = match self.again.iter().position(|(_, l, _)| *l == lane) {
             Some(index) => match self.again.remove(index) {
                 Some((path, _, stored)) => (What::Again(path), stored),
@@ -313,7 +326,9 @@ impl<'a, C: Connector> Session<'a, C> {
         let identity = self.identity.current();
         let ready = match self.signer.ready(&stored, &identity) {
             Ok(ready) => ready,
-            Err(Unsendable::Unsigned(error)) => return Err(Ended::Lost(LineError::Signature(error))),
+            Err(Unsendable::Unsigned(error)) => {
+                return Err(Ended::Lost(LineError::Signature(error)));
+            }
             Err(Unsendable::Defect(reason, detail)) => {
                 self.set_aside(lane, &what, stored, reason, &detail).await?;
                 if matches!(what, What::Item(_)) {
@@ -326,15 +341,22 @@ impl<'a, C: Connector> Session<'a, C> {
         if matches!(what, What::Item(_)) {
             self.shared.feed.pop(lane);
         }
-        if let Some(chain) = self.signer.introduce(&ready.batch.signer, &identity, &*self.shared.chains) {
-            self.outbox.push_back(message(wire::client_message::Kind::Certificates(chain)));
+        if let Some(chain) =
+            self.signer
+                .introduce(&ready.batch.signer, &identity, &*self.shared.chains)
+        {
+            self.outbox
+                .push_back(message(wire::client_message::Kind::Certificates(chain)));
         }
         if self.window.is_empty() {
             self.answered_at = Instant::now();
         }
         self.window.push(lane, what, stored, ready.bytes, ready.own);
-        self.shared.report.sent(lane, ready.bytes, self.window.bytes());
-        self.outbox.push_back(message(wire::client_message::Kind::Batch(ready.batch)));
+        self.shared
+            .report
+            .sent(lane, ready.bytes, self.window.bytes());
+        self.outbox
+            .push_back(message(wire::client_message::Kind::Batch(ready.batch)));
         Ok(())
     }
 
@@ -350,22 +372,30 @@ impl<'a, C: Connector> Session<'a, C> {
     }
 
     fn beat(&mut self) -> Option<Ended> {
-        let is_heartbeat = |m: &wire::ClientMessage| matches!(m.kind, Some(wire::client_message::Kind::Heartbeat(_)));
+        let is_heartbeat = |m: &wire::ClientMessage| {
+            matches!(m.kind, Some(wire::client_message::Kind::Heartbeat(_)))
+        };
         if self.outbox.iter().any(is_heartbeat) {
             return None; // the line is stuck: the one that waits will do
         }
         let identity = self.identity.current();
         let vitals = self.shared.owner.vitals();
         let backlog = self.view.backlog(self.reader_name);
-        let statement = match vitals.statement.map(|statement| statement.sign(&identity.key, identity.fingerprint)) {
+        let statement = match vitals
+            .statement
+            .map(|statement| statement.sign(&identity.key, identity.fingerprint))
+        {
             None => None,
             Some(Ok(signed)) => Some(signed),
             Some(Err(error)) => return Some(Ended::Lost(LineError::Signature(error))),
         };
         if let Some(signed) = &statement
-            && let Some(chain) = self.signer.introduce(&signed.signer, &identity, &*self.shared.chains)
+            && let Some(chain) =
+                self.signer
+                    .introduce(&signed.signer, &identity, &*self.shared.chains)
         {
-            self.outbox.push_back(message(wire::client_message::Kind::Certificates(chain)));
+            self.outbox
+                .push_back(message(wire::client_message::Kind::Certificates(chain)));
         }
         let heartbeat = wire::Heartbeat {
             time_unix_nano: now_unix_nano(),
@@ -377,7 +407,11 @@ impl<'a, C: Connector> Session<'a, C> {
                         lane: wire::Lane::from(lane).into(),
                         bytes: status.bytes,
                         batches: status.items,
-                        oldest_unix_nano: if status.items == 0 { 0 } else { status.oldest_unix_nano },
+                        oldest_unix_nano: if status.items == 0 {
+                            0
+                        } else {
+                            status.oldest_unix_nano
+                        },
                     }
                 })
                 .collect(),
@@ -386,7 +420,8 @@ impl<'a, C: Connector> Session<'a, C> {
             statement,
             relayed: vitals.relayed,
         };
-        self.outbox.push_back(message(wire::client_message::Kind::Heartbeat(heartbeat)));
+        self.outbox
+            .push_back(message(wire::client_message::Kind::Heartbeat(heartbeat)));
         None
     }
 
@@ -395,7 +430,8 @@ impl<'a, C: Connector> Session<'a, C> {
             return;
         }
         let in_flight = self.window.again();
-        self.again.extend(self.shared.quarantine.waiting(RETRIES_AT_ONCE, &in_flight));
+        self.again
+            .extend(self.shared.quarantine.waiting(RETRIES_AT_ONCE, &in_flight));
     }
 
     // ---- what is received
@@ -459,7 +495,10 @@ impl<'a, C: Connector> Session<'a, C> {
                 fork.from[lane.index()].get_or_insert(*item);
             }
             (what, reason) => {
-                if let Err(ended) = self.set_aside(lane, what, sent.stored.clone(), reason, &reject.detail).await {
+                if let Err(ended) = self
+                    .set_aside(lane, what, sent.stored.clone(), reason, &reject.detail)
+                    .await
+                {
                     return Some(ended);
                 }
             }
@@ -516,19 +555,29 @@ impl<'a, C: Connector> Session<'a, C> {
         self.shared.rejects_in_a_row += 1;
         if item.is_some() {
             // What was offered again has had its gap event.
-            self.shared.owner.set_aside(SetAside { lane, item, reason, detail, events, file });
+            self.shared.owner.set_aside(SetAside {
+                lane,
+                item,
+                reason,
+                detail,
+                events,
+                file,
+            });
         }
         Ok(())
     }
 
     fn throttled(&mut self, throttle: &wire::Throttle) {
-        let pause = Duration::from_millis(u64::from(throttle.pause_milliseconds)).min(LONGEST_PAUSE);
+        let pause =
+            Duration::from_millis(u64::from(throttle.pause_milliseconds)).min(LONGEST_PAUSE);
         let until = (!pause.is_zero()).then(|| Instant::now() + pause);
         self.paused_until[Lane::Routine.index()] = until;
         if throttle.alerts_too || until.is_none() {
             self.paused_until[Lane::Alert.index()] = until;
         }
-        self.shared.report.throttled(until.map(|_| cut(&throttle.reason, 256).to_owned()));
+        self.shared
+            .report
+            .throttled(until.map(|_| cut(&throttle.reason, 256).to_owned()));
     }
 
     fn resume(&mut self) {
@@ -560,16 +609,21 @@ impl<'a, C: Connector> Session<'a, C> {
         }
         for lane in Lane::ALL {
             loop {
-                let Some((mut seal, mut hash)) =
-                    self.shared.feed.peek(lane).await.and_then(|item| own_seal(&item.bytes, &own))
+                let Some((mut seal, mut hash)) = self
+                    .shared
+                    .feed
+                    .peek(lane)
+                    .await
+                    .and_then(|item| own_seal(&item.bytes, &own))
                 else {
                     break;
                 };
                 let first = self.shared.feed.next_item(lane);
-                let Some(range) = held
-                    .get(&(seal.epoch, lane))
-                    .and_then(|ranges| ranges.iter().find(|r| (r.first..r.end).contains(&seal.sequence)))
-                else {
+                let Some(range) = held.get(&(seal.epoch, lane)).and_then(|ranges| {
+                    ranges
+                        .iter()
+                        .find(|r| (r.first..r.end).contains(&seal.sequence))
+                }) else {
                     break;
                 };
                 let proved = loop {
@@ -577,10 +631,17 @@ impl<'a, C: Connector> Session<'a, C> {
                         break Some(hash == range.last);
                     }
                     self.shared.feed.pop(lane);
-                    let next = self.shared.feed.peek(lane).await.and_then(|item| own_seal(&item.bytes, &own));
+                    let next = self
+                        .shared
+                        .feed
+                        .peek(lane)
+                        .await
+                        .and_then(|item| own_seal(&item.bytes, &own));
                     match next {
                         Some((next, next_hash))
-                            if next.epoch == seal.epoch && next.sequence == seal.sequence + 1 && next.previous == hash =>
+                            if next.epoch == seal.epoch
+                                && next.sequence == seal.sequence + 1
+                                && next.previous == hash =>
                         {
                             (seal, hash) = (next, next_hash);
                         }
@@ -596,7 +657,11 @@ impl<'a, C: Connector> Session<'a, C> {
                 self.shared.feed.rewind(back).await;
                 if proved == Some(false) {
                     self.tell_acked();
-                    return Some(Forked { lane, from: back, stored: Default::default() });
+                    return Some(Forked {
+                        lane,
+                        from: back,
+                        stored: Default::default(),
+                    });
                 }
                 break; // cannot be proved: offered, and answered one by one
             }
@@ -611,8 +676,15 @@ impl<'a, C: Connector> Session<'a, C> {
     fn frontier(&self) -> [ItemNo; LANES] {
         let mut frontier = [ItemNo(0); LANES];
         for lane in Lane::ALL {
-            let mut first = self.window.oldest(lane).unwrap_or_else(|| self.shared.feed.next_item(lane));
-            if let Some(forked) = self.forked.as_ref().and_then(|fork| fork.from[lane.index()]) {
+            let mut first = self
+                .window
+                .oldest(lane)
+                .unwrap_or_else(|| self.shared.feed.next_item(lane));
+            if let Some(forked) = self
+                .forked
+                .as_ref()
+                .and_then(|fork| fork.from[lane.index()])
+            {
                 first = first.min(forked);
             }
             frontier[lane.index()] = first;
@@ -638,14 +710,26 @@ impl<'a, C: Connector> Session<'a, C> {
     fn said_fork(&mut self) -> Forked {
         let from = self.frontier();
         let Some(mut fork) = self.forked.take() else {
-            return Forked { lane: Lane::Routine, from, stored: Default::default() };
+            return Forked {
+                lane: Lane::Routine,
+                from,
+                stored: Default::default(),
+            };
         };
         for lane in Lane::ALL {
             fork.stored[lane.index()].retain(|item| *item >= from[lane.index()]);
         }
         // The reader goes back there, too.
-        self.forked = Some(Fork { lane: fork.lane, from: fork.from, stored: Default::default() });
-        Forked { lane: fork.lane, from, stored: fork.stored }
+        self.forked = Some(Fork {
+            lane: fork.lane,
+            from: fork.from,
+            stored: Default::default(),
+        });
+        Forked {
+            lane: fork.lane,
+            from,
+            stored: fork.stored,
+        }
     }
 
     // ---- drain and end
@@ -659,12 +743,18 @@ impl<'a, C: Connector> Session<'a, C> {
             self.endpoints.advance();
         }
         let round = self.endpoints.round();
-        let (config, identity, connector) = (self.config.clone(), self.identity.clone(), self.connector.clone());
+        let (config, identity, connector) = (
+            self.config.clone(),
+            self.identity.clone(),
+            self.connector.clone(),
+        );
         let connecting = async move {
             for endpoint in round {
                 match connect::open(&config, &identity, &connector, endpoint).await {
                     Ok(opened) => return Some(opened),
-                    Err(error) => tracing::debug!(uplink = %config.name, %error, "no successor here"),
+                    Err(error) => {
+                        tracing::debug!(uplink = %config.name, %error, "no successor here")
+                    }
                 }
             }
             None
@@ -687,7 +777,10 @@ impl<'a, C: Connector> Session<'a, C> {
 
     /// Ends this stream once its successor is open, or is known not to come, and nothing is in flight.
     async fn handed_over(&mut self) -> Option<Ended> {
-        let decided = self.draining.as_ref().is_some_and(|d| d.connecting.is_none());
+        let decided = self
+            .draining
+            .as_ref()
+            .is_some_and(|d| d.connecting.is_none());
         if !decided || !self.window.is_empty() {
             return None;
         }
@@ -723,7 +816,10 @@ impl<'a, C: Connector> Session<'a, C> {
     async fn close(&mut self) {
         let (gone, _) = tokio::sync::mpsc::channel(1);
         drop(std::mem::replace(&mut self.line.outbound, gone));
-        let _ = timeout(CLOSE_WITHIN, async { while let Ok(Some(_)) = self.line.inbound.message().await {} }).await;
+        let _ = timeout(CLOSE_WITHIN, async {
+            while let Ok(Some(_)) = self.line.inbound.message().await {}
+        })
+        .await;
     }
 }
 
@@ -745,8 +841,14 @@ fn broke(what: &'static str) -> Ended {
 /// Welcome's list by chain. What cannot be read proves nothing.
 fn chains(held: &[wire::ChainHeld]) -> BTreeMap<(Epoch, Lane), Vec<HeldRange>> {
     let mut chains: BTreeMap<_, Vec<HeldRange>> = BTreeMap::new();
-    for chain in held.iter().filter_map(|chain| ChainHeld::try_from(chain).ok()) {
-        chains.entry((chain.epoch, chain.lane)).or_default().extend(chain.ranges);
+    for chain in held
+        .iter()
+        .filter_map(|chain| ChainHeld::try_from(chain).ok())
+    {
+        chains
+            .entry((chain.epoch, chain.lane))
+            .or_default()
+            .extend(chain.ranges);
     }
     chains
 }

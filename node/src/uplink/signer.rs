@@ -55,7 +55,10 @@ impl Signer {
         })?;
         let own = batch.signature.is_empty();
         if own {
-            let signature = identity.key.sign(SignedKind::Seal, identity.id.trust_domain(), &batch.seal);
+            let signature =
+                identity
+                    .key
+                    .sign(SignedKind::Seal, identity.id.trust_domain(), &batch.seal);
             batch.signature = signature.map_err(Unsendable::Unsigned)?.into();
             batch.algorithm = identity.key.algorithm().into();
             batch.signer = identity.fingerprint.into();
@@ -65,7 +68,11 @@ impl Signer {
             let detail = format!("message of {len} bytes is larger than the line carries");
             return Err(Unsendable::Defect(wire::RejectReason::TooLarge, detail));
         }
-        Ok(Ready { batch, bytes: len as u64, own })
+        Ok(Ready {
+            batch,
+            bytes: len as u64,
+            own,
+        })
     }
 
     /// The chain that this stream must carry before something of `signer`; `None` when it has. A chain that is not known
@@ -81,7 +88,11 @@ impl Signer {
             return None;
         }
         let chain = if signer == identity.fingerprint {
-            identity.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect()
+            identity
+                .chain
+                .iter()
+                .map(|der| Bytes::copy_from_slice(der))
+                .collect()
         } else {
             chains.chain(&signer)?
         };
@@ -98,6 +109,8 @@ pub(super) fn own_seal(item: &Bytes, sealer: &SpiffeId) -> Option<(Seal, Hash)> 
 
 /// How many events a stored item says it has; 0 when it cannot be read.
 pub(super) fn events_of(item: &Bytes) -> u64 {
-    let Ok(batch) = stored::decode(item.clone()) else { return 0 };
+    let Ok(batch) = stored::decode(item.clone()) else {
+        return 0;
+    };
     Seal::decode(&batch.seal).map_or(0, |seal| u64::from(seal.payload.events))
 }

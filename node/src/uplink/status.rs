@@ -42,7 +42,10 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(counters: UplinkCounters) -> Reporter {
-        Reporter { status: watch::Sender::new(UplinkStatus::default()), counters }
+        Reporter {
+            status: watch::Sender::new(UplinkStatus::default()),
+            counters,
+        }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<UplinkStatus> {
@@ -136,7 +139,8 @@ impl Reporter {
 
     pub(super) fn set_aside(&self, lane: Lane, reason: &'static str) {
         self.counters.rejected(lane, reason);
-        self.status.send_modify(|status| status.rejected_batches[lane.index()] += 1);
+        self.status
+            .send_modify(|status| status.rejected_batches[lane.index()] += 1);
     }
 }
 
@@ -145,6 +149,8 @@ fn signed(bytes: u64) -> i64 {
 }
 
 pub(super) fn now_unix_nano() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

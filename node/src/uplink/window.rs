@@ -43,7 +43,12 @@ pub(super) struct Unknown;
 impl Window {
     /// `limit` is Welcome's, in bytes of batches as sent, for each lane: a routine backlog never holds up an alert.
     pub(super) fn new(limit: u64) -> Window {
-        Window { first: 0, sent: VecDeque::new(), bytes: [0; 2], limit }
+        Window {
+            first: 0,
+            sent: VecDeque::new(),
+            bytes: [0; 2],
+            limit,
+        }
     }
 
     /// Whether a batch of this size may be sent now. One of each lane always may.
@@ -54,12 +59,21 @@ impl Window {
 
     pub(super) fn push(&mut self, lane: Lane, what: What, stored: Bytes, bytes: u64, own: bool) {
         self.bytes[lane.index()] += bytes;
-        self.sent.push_back(Sent { lane, what, stored, bytes, own });
+        self.sent.push_back(Sent {
+            lane,
+            what,
+            stored,
+            bytes,
+            own,
+        });
     }
 
     /// Takes out everything before `through`.
     pub(super) fn ack(&mut self, through: u64) -> Result<Vec<Sent>, Unknown> {
-        let count = through.checked_sub(self.first).and_then(|n| usize::try_from(n).ok()).ok_or(Unknown)?;
+        let count = through
+            .checked_sub(self.first)
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or(Unknown)?;
         if count > self.sent.len() {
             return Err(Unknown);
         }
@@ -128,7 +142,10 @@ mod tests {
         assert!(!window.has_room(Lane::Routine, 1));
         assert_eq!(window.oldest(Lane::Routine), Some(ItemNo(7)));
         assert_eq!(window.ack(2).unwrap().len(), 2);
-        assert_eq!((window.bytes(), window.oldest(Lane::Routine)), (40, Some(ItemNo(8))));
+        assert_eq!(
+            (window.bytes(), window.oldest(Lane::Routine)),
+            (40, Some(ItemNo(8)))
+        );
         assert!(window.has_room(Lane::Routine, 60));
     }
 
