@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={file}");
     let descriptors = protox::compile([file], ["proto"])?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::BoundedCodec") // counts before it decodes
         .bytes(".")
         .btree_map(".")
         .build_transport(false) // connections are made by node/uplink, with its own TLS

@@ -3,11 +3,12 @@
 //! Pure: no I/O, no clock, no policy. [`wire`] has the messages as they travel, [`name`] who is who, [`payload`] the columns
 //! that the events of a batch travel in, [`seal`] the header of a batch, [`chain`] what links seals and how far a chain reaches,
 //! [`signature`] and [`statement`] what a sealer signs, [`stored`] a batch as an item of a spool, [`limits`] what is checked
-//! before memory is taken, [`refusal`] the words for what is refused.
+//! before memory is taken, [`refusal`] the words for what is refused, [`codec`] how messages are read.
 //!
 //! Nothing here panics on bytes from outside: everything that decodes has a target in `tests/fuzz`.
 
 pub mod chain;
+pub mod codec;
 pub mod hash;
 pub mod lane;
 pub mod limits;
@@ -37,5 +38,6 @@ pub mod wire {
 pub use chain::{ChainHeld, EpochChain, HeldRange};
 pub use limits::*;
 pub use name::{Agency, PeerName, Role, SpiffeId, TrustDomain};
+pub use refusal::Refusal;
 pub use seal::{ClockState, Epoch, Hash, Head, Lane, PreviousEpoch, Seal, SealError, Void};
 pub use statement::Statement;

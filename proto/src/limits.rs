@@ -2,6 +2,8 @@
 
 /// No gRPC message is larger, in either direction.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Entries of all repeated fields of one message together: so much of them that decoding takes no more than a few times the message's bytes.
+pub const MAX_MESSAGE_ENTRIES: usize = 65_536;
 /// An encoded seal.
 pub const MAX_SEAL_BYTES: usize = 64 << 10;
 /// A payload as it travels (compressed); with the largest seal, certificates and receipts beside it a message stays below [`MAX_MESSAGE_BYTES`].
