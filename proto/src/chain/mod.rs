@@ -75,6 +75,18 @@ impl EpochChain {
         }
     }
 
+    /// An epoch after one that is known only by its heads: for a collector, whose ledger holds its own chains too.
+    pub fn after(
+        sealer: SpiffeId,
+        epoch: Epoch,
+        previous_epoch: Option<PreviousEpoch>,
+    ) -> EpochChain {
+        EpochChain {
+            previous_epoch,
+            ..EpochChain::start(sealer, epoch)
+        }
+    }
+
     /// The epoch after this one, of `sealer`. Its first seals name this one, or the one before where nothing was sealed in this
     /// one, so that nobody waits for an epoch that never was. Another sealer's epochs are not named: a renewed name starts anew.
     pub fn succeed(&self, sealer: SpiffeId, epoch: Epoch) -> EpochChain {
