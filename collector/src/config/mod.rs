@@ -1,6 +1,11 @@
 //! `collector.toml`: what is configured, with every default in one place.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::{Path, PathBuf}, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use watchline_node::{
     config::{Document, Problems, Section},
@@ -23,8 +28,10 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 16_384;
 
 const DAY: u64 = 86_400;
 const BUFFER_BYTES: RangeInclusive<u64> = (64 << 20)..=(1 << 50);
-const BUFFER_AGE: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(3650 * DAY);
-const SILENT_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * DAY);
+const BUFFER_AGE: RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(3650 * DAY);
+const SILENT_AFTER: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * DAY);
 
 /// A collector's configuration, valid.
 #[derive(Debug, Clone)]
@@ -183,7 +190,10 @@ impl IngestConfig {
     fn read(section: &mut Section<'_>) -> Option<IngestConfig> {
         let listen = section.address("listen");
         if listen.is_none() && !section.has("listen") {
-            section.problem("listen", "missing `listen`, e.g. listen = \"0.0.0.0:7443\"".to_owned());
+            section.problem(
+                "listen",
+                "missing `listen`, e.g. listen = \"0.0.0.0:7443\"".to_owned(),
+            );
         }
         let max_connections = section.integer("max_connections", 1..=1_000_000);
         let allow = section
@@ -233,7 +243,8 @@ impl HealthConfig {
 
 impl WatchConfig {
     fn read(section: Option<&mut Section<'_>>) -> WatchConfig {
-        let silent_after = section.and_then(|section| section.duration("silent_after", SILENT_AFTER));
+        let silent_after =
+            section.and_then(|section| section.duration("silent_after", SILENT_AFTER));
         WatchConfig {
             silent_after: silent_after.unwrap_or(DEFAULT_SILENT_AFTER),
         }

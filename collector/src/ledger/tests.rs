@@ -61,7 +61,13 @@ fn head(chain: &[(Seal, Hash)]) -> Head {
 }
 
 /// Judges and applies, writing the state to `disk` as the buffer does.
-fn offer(ledger: &mut Ledger, disk: &mut BTreeMap<Bytes, Bytes>, seal: &Seal, hash: Hash, now: i64) -> Verdict {
+fn offer(
+    ledger: &mut Ledger,
+    disk: &mut BTreeMap<Bytes, Bytes>,
+    seal: &Seal,
+    hash: Hash,
+    now: i64,
+) -> Verdict {
     let verdict = ledger.judge(seal, hash, now);
     let Verdict::New(plan) = verdict else {
         return verdict;
@@ -262,9 +268,15 @@ fn a_hole_closes_by_arrival() {
     for index in [0, 1, 3, 4] {
         assert_eq!(held.stored(&seals[index], 1), []);
     }
-    assert_eq!((held.summary().holes, held.summary().missing_batches), (1, 1));
+    assert_eq!(
+        (held.summary().holes, held.summary().missing_batches),
+        (1, 1)
+    );
     held.stored(&seals[2], 1);
-    assert_eq!((held.summary().holes, held.summary().missing_batches), (0, 0));
+    assert_eq!(
+        (held.summary().holes, held.summary().missing_batches),
+        (0, 0)
+    );
     assert_eq!(held.ranges(1, Lane::Routine).len(), 1);
 }
 
@@ -348,7 +360,11 @@ fn a_seal_that_fits_below_but_not_above_is_kept_apart_and_reported() {
     assert!(held.is_duplicate(&seals[3]));
     held.restart();
     assert!(held.is_duplicate(&other) && held.is_duplicate(&seals[3]));
-    assert_eq!(held.ranges(1, Lane::Routine).len(), 1, "only what agrees is told");
+    assert_eq!(
+        held.ranges(1, Lane::Routine).len(),
+        1,
+        "only what agrees is told"
+    );
 }
 
 #[test]
@@ -379,12 +395,32 @@ fn a_closed_complete_epoch_folds_into_one_line() {
     assert_eq!(held.stored(&next, 2), []);
     for restarted in [false, true] {
         let summary = held.summary();
-        assert_eq!((summary.open_epochs, summary.closed_epochs), (1, 1), "restarted: {restarted}");
+        assert_eq!(
+            (summary.open_epochs, summary.closed_epochs),
+            (1, 1),
+            "restarted: {restarted}"
+        );
         assert_eq!((summary.batches, summary.missing_batches), (7, 0));
-        assert!(!held.disk.keys().any(|key| key.ends_with(b"/01010101010101010101010101010101/alert")));
-        assert!(held.is_duplicate(&routine[3]), "the last one is known by the line");
-        assert_eq!(held.is_duplicate(&routine[1]), !restarted, "others as long as they are remembered");
-        assert_eq!(held.ranges(1, Lane::Routine)[0].end, 4, "Welcome names it still");
+        assert!(
+            !held
+                .disk
+                .keys()
+                .any(|key| key.ends_with(b"/01010101010101010101010101010101/alert"))
+        );
+        assert!(
+            held.is_duplicate(&routine[3]),
+            "the last one is known by the line"
+        );
+        assert_eq!(
+            held.is_duplicate(&routine[1]),
+            !restarted,
+            "others as long as they are remembered"
+        );
+        assert_eq!(
+            held.ranges(1, Lane::Routine)[0].end,
+            4,
+            "Welcome names it still"
+        );
         held.restart();
     }
     let beyond = seal(1, Lane::Routine, 4, routine[3].1);
@@ -403,12 +439,18 @@ fn an_incomplete_epoch_stays_open_until_the_rest_has_come() {
         heads: [Head::START, head(&routine)],
     });
     held.stored(&(next.clone(), Hash::of(&next.encode())), 2);
-    assert_eq!((held.summary().open_epochs, held.summary().missing_batches), (2, 3));
+    assert_eq!(
+        (held.summary().open_epochs, held.summary().missing_batches),
+        (2, 3)
+    );
     held.restart();
     for offered in &routine[1..] {
         assert_eq!(held.stored(offered, 3), []);
     }
-    assert_eq!((held.summary().open_epochs, held.summary().missing_batches), (1, 0));
+    assert_eq!(
+        (held.summary().open_epochs, held.summary().missing_batches),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -448,7 +490,10 @@ fn what_a_sealer_sealed_before_it_was_heard_of_is_not_missing() {
     let mut held = Held::default();
     held.stored(&(first.clone(), Hash::of(&first.encode())), 1);
     held.stored(&(alert.clone(), Hash::of(&alert.encode())), 1);
-    assert_eq!((held.summary().open_epochs, held.summary().missing_batches), (1, 0));
+    assert_eq!(
+        (held.summary().open_epochs, held.summary().missing_batches),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -462,7 +507,10 @@ fn epochs_beyond_the_limit_are_refused_until_one_has_been_quiet() {
         ..Held::default()
     };
     for epoch in 1..=3 {
-        held.stored(&chain(epoch, Lane::Routine, 1)[0], i64::from(epoch) * SECOND);
+        held.stored(
+            &chain(epoch, Lane::Routine, 1)[0],
+            i64::from(epoch) * SECOND,
+        );
     }
     let fourth = &chain(4, Lane::Routine, 1)[0];
     assert!(matches!(
@@ -470,9 +518,15 @@ fn epochs_beyond_the_limit_are_refused_until_one_has_been_quiet() {
         Verdict::Limited(Limit::OpenEpochs(3))
     ));
     let alarms = held.stored(fourth, HOUR + 2 * SECOND);
-    assert!(matches!(alarms[..], [Alarm::GivenUp { epoch, missing: 0 }] if epoch == Epoch([1; 16])), "{alarms:?}");
+    assert!(
+        matches!(alarms[..], [Alarm::GivenUp { epoch, missing: 0 }] if epoch == Epoch([1; 16])),
+        "{alarms:?}"
+    );
     held.restart();
-    assert_eq!((held.summary().open_epochs, held.summary().closed_epochs), (3, 1));
+    assert_eq!(
+        (held.summary().open_epochs, held.summary().closed_epochs),
+        (3, 1)
+    );
     let late = &chain(1, Lane::Routine, 2)[1];
     assert_eq!(held.fork(late), ForkReason::Folded);
     // Another sealer is not touched by it.
@@ -495,12 +549,22 @@ fn holes_beyond_the_limit_are_refused_until_the_lowest_has_been_quiet() {
     for index in [1, 3, 5] {
         held.stored(&seals[index], SECOND);
     }
-    assert!(matches!(held.offer(&seals[7], 2 * SECOND), Verdict::Limited(Limit::Ranges(3))));
+    assert!(matches!(
+        held.offer(&seals[7], 2 * SECOND),
+        Verdict::Limited(Limit::Ranges(3))
+    ));
     held.stored(&seals[6], 2 * SECOND); // opens no range
     let alarms = held.stored(&seals[8], HOUR + 2 * SECOND);
-    assert!(matches!(alarms[..], [Alarm::GivenUp { missing: 2, .. }]), "{alarms:?}");
+    assert!(
+        matches!(alarms[..], [Alarm::GivenUp { missing: 2, .. }]),
+        "{alarms:?}"
+    );
     held.restart();
-    let firsts: Vec<u64> = held.ranges(1, Lane::Routine).iter().map(|range| range.first).collect();
+    let firsts: Vec<u64> = held
+        .ranges(1, Lane::Routine)
+        .iter()
+        .map(|range| range.first)
+        .collect();
     assert_eq!(firsts, [3, 5, 8]);
     assert_eq!(held.summary().missing_batches, 2 + 1 + 1);
     assert_eq!(held.fork(&seals[2]), ForkReason::Unproven);
@@ -523,7 +587,10 @@ fn remembered_hashes_are_bounded_and_each_chain_keeps_its_share() {
         assert!(ledger.remembered <= 1001);
     }
     assert!(ledger.remembered >= 250);
-    assert!(matches!(ledger.judge(&quiet.0, quiet.1, 1), Verdict::Duplicate));
+    assert!(matches!(
+        ledger.judge(&quiet.0, quiet.1, 1),
+        Verdict::Duplicate
+    ));
 }
 
 #[test]
@@ -615,6 +682,12 @@ fn stored_samples_are_read() {
         assert_eq!(std::fs::read(&path).unwrap(), encoded[..], "{name}");
     }
     let read = |name: &str| std::fs::read(directory.join(name)).unwrap();
-    assert_eq!(codec::decode_chain(&read("ledger-chain-v1.bin")), Ok(expected));
-    assert_eq!(codec::decode_sealer(&read("ledger-forwarder-v1.bin")), Ok(record));
+    assert_eq!(
+        codec::decode_chain(&read("ledger-chain-v1.bin")),
+        Ok(expected)
+    );
+    assert_eq!(
+        codec::decode_sealer(&read("ledger-forwarder-v1.bin")),
+        Ok(record)
+    );
 }

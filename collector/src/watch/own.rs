@@ -101,10 +101,15 @@ impl OwnEventQueue {
                 let mut events: Vec<Raised> = waiting.events.drain(..count).collect();
                 if waiting.events.is_empty() {
                     let suppressed = std::mem::take(&mut waiting.suppressed);
-                    events.extend(suppressed.into_iter().map(|(name, count)| summary(name, count)));
+                    events.extend(
+                        suppressed
+                            .into_iter()
+                            .map(|(name, count)| summary(name, count)),
+                    );
                 }
                 if !events.is_empty() {
-                    let left = waiting.events.len() as u64 + waiting.suppressed.values().sum::<u64>();
+                    let left =
+                        waiting.events.len() as u64 + waiting.suppressed.values().sum::<u64>();
                     let upto = waiting.raised - left;
                     return Some(Taken { events, upto });
                 }
@@ -206,7 +211,12 @@ struct Closed;
 
 impl OwnSealer {
     /// Nothing is sealed before [`OwnSealer::run`].
-    pub fn new(queue: OwnEventQueue, buffer: Buffer, identity: Identity, chains: ChainStore) -> OwnSealer {
+    pub fn new(
+        queue: OwnEventQueue,
+        buffer: Buffer,
+        identity: Identity,
+        chains: ChainStore,
+    ) -> OwnSealer {
         OwnSealer {
             queue,
             buffer,
@@ -241,7 +251,12 @@ impl OwnSealer {
                 attributes: Vec::new(),
             });
             let mut attributes = vec![("event.name", event.name)];
-            attributes.extend(event.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            attributes.extend(
+                event
+                    .attributes
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_str())),
+            );
             self.builder.push(
                 event.body.as_bytes(),
                 EventMeta {
@@ -267,7 +282,10 @@ impl OwnSealer {
             match self.append(batch, payload).await {
                 Ok(Decision::Stored | Decision::Duplicate) => return Ok(()),
                 Ok(Decision::Fork { detail }) => {
-                    error!(detail, "the buffer holds another history of this collector's own events: sealing under a new epoch");
+                    error!(
+                        detail,
+                        "the buffer holds another history of this collector's own events: sealing under a new epoch"
+                    );
                     *chain = chain.succeed(chain.sealer().clone(), Epoch::random());
                     sealed = self.seal(chain, payload);
                 }
@@ -307,7 +325,11 @@ impl OwnSealer {
             .key
             .sign(SignedKind::Seal, identity.id.trust_domain(), &sealed.bytes)
             .map_err(|error| unavailable(format!("sign: {error}")))?;
-        let certificates = identity.chain.iter().map(|der| der.clone().into()).collect();
+        let certificates = identity
+            .chain
+            .iter()
+            .map(|der| der.clone().into())
+            .collect();
         self.chains
             .keep(certificates)
             .await
@@ -332,10 +354,15 @@ impl OwnSealer {
 
 /// The newest epoch of what is held, as the next one names it.
 fn last_epoch(held: &[wire::ChainHeld]) -> Option<PreviousEpoch> {
-    let held: Vec<ChainHeld> = held.iter().filter_map(|chain| chain.try_into().ok()).collect();
+    let held: Vec<ChainHeld> = held
+        .iter()
+        .filter_map(|chain| chain.try_into().ok())
+        .collect();
     let epoch = held.first()?.epoch;
     let head = |lane: Lane| {
-        let chain = held.iter().find(|chain| chain.epoch == epoch && chain.lane == lane);
+        let chain = held
+            .iter()
+            .find(|chain| chain.epoch == epoch && chain.lane == lane);
         chain
             .and_then(|chain| chain.ranges.last())
             .map_or(Head::START, |range| range.head())
@@ -380,7 +407,12 @@ mod tests {
         while let Some(taken) = queue.take().await {
             assert!(taken.upto > upto);
             upto = taken.upto;
-            bodies.extend(taken.events.into_iter().map(|event| (event.name, event.body)));
+            bodies.extend(
+                taken
+                    .events
+                    .into_iter()
+                    .map(|event| (event.name, event.body)),
+            );
         }
         assert_eq!(upto as usize, MAX_WAITING + 3);
         assert_eq!(bodies.len(), MAX_WAITING + 1);

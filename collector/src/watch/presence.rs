@@ -71,7 +71,10 @@ impl Presence {
 
     /// All peers, in no order.
     pub fn all(&self) -> Vec<(SpiffeId, Seen)> {
-        self.lock().iter().map(|(peer, seen)| (peer.clone(), seen.clone())).collect()
+        self.lock()
+            .iter()
+            .map(|(peer, seen)| (peer.clone(), seen.clone()))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SpiffeId, Seen>> {
@@ -105,7 +108,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_connected_as_long_as_one_connection_is_open() {
-        let peer: SpiffeId = "spiffe://watch.example/agency/moh/forwarder/host-01".parse().unwrap();
+        let peer: SpiffeId = "spiffe://watch.example/agency/moh/forwarder/host-01"
+            .parse()
+            .unwrap();
         let presence = Presence::new();
         presence.remember(&peer);
         assert!(presence.all()[0].1.remembered);
@@ -116,7 +121,10 @@ mod tests {
         tokio::time::advance(std::time::Duration::from_secs(3)).await;
         second.heard();
         let seen = &presence.all()[0].1;
-        assert_eq!((seen.connections, seen.remembered, seen.left), (1, false, None));
+        assert_eq!(
+            (seen.connections, seen.remembered, seen.left),
+            (1, false, None)
+        );
         assert!(seen.last > before);
         drop(second);
         assert_eq!(presence.all()[0].1.connections, 0);

@@ -30,7 +30,11 @@ impl Silence {
 
     /// Since when a peer has been silent.
     pub fn since(&self, peer: &SpiffeId) -> Option<Instant> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner).get(peer).copied()
+        self.silent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(peer)
+            .copied()
     }
 
     /// Looks at everybody once, and raises what has changed.
@@ -41,7 +45,9 @@ impl Silence {
             let quiet = now.saturating_duration_since(seen.last);
             let (gone, back) = match peer.role() {
                 Role::Forwarder => ("watchline.forwarder.silent", "watchline.forwarder.resumed"),
-                Role::Collector | Role::Center => ("watchline.collector.silent", "watchline.collector.resumed"),
+                Role::Collector | Role::Center => {
+                    ("watchline.collector.silent", "watchline.collector.resumed")
+                }
             };
             if quiet > silent_after {
                 if !silent.contains_key(&peer) {
@@ -49,7 +55,10 @@ impl Silence {
                         true => " since this collector started",
                         false => "",
                     };
-                    let body = format!("{peer} has said nothing for {} s{since_start}", quiet.as_secs());
+                    let body = format!(
+                        "{peer} has said nothing for {} s{since_start}",
+                        quiet.as_secs()
+                    );
                     events.raise(gone, with_seconds(&peer, quiet), body);
                     silent.insert(peer, seen.last);
                 }
@@ -126,7 +135,8 @@ mod tests {
                 .parse()
                 .unwrap()
         };
-        let (presence, silence, told) = (Presence::new(), Silence::new(), Arc::new(Told::default()));
+        let (presence, silence, told) =
+            (Presence::new(), Silence::new(), Arc::new(Told::default()));
         let stop = CancellationToken::new();
         let (_config, receiver) = watch::channel(WatchConfig {
             silent_after: Duration::from_secs(60),
@@ -146,18 +156,31 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(5)).await;
             here.heard();
         }
-        let mut names: Vec<String> = told.0.lock().unwrap().iter().map(|(name, body)| format!("{name}: {body}")).collect();
+        let mut names: Vec<String> = told
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(name, body)| format!("{name}: {body}"))
+            .collect();
         names.sort();
         assert_eq!(names.len(), 2, "{names:?}");
         assert!(names[0].contains("forwarder/dropped has said nothing for"));
-        assert!(names[1].contains("forwarder/gone") && names[1].ends_with("since this collector started"));
+        assert!(
+            names[1].contains("forwarder/gone")
+                && names[1].ends_with("since this collector started")
+        );
         assert!(silence.since(&peer("gone")).is_some() && silence.since(&peer("here")).is_none());
 
         let _back = presence.connected(&peer("dropped"));
         tokio::time::sleep(Duration::from_secs(20)).await;
         let last = told.0.lock().unwrap().last().cloned().unwrap();
         assert_eq!(last.0, "watchline.forwarder.resumed");
-        assert!(last.1.contains("forwarder/dropped is back after 1"), "{}", last.1);
+        assert!(
+            last.1.contains("forwarder/dropped is back after 1"),
+            "{}",
+            last.1
+        );
         stop.cancel();
         task.await.unwrap();
     }
