@@ -1,4 +1,5 @@
-//! A payload as it travels: the first bytes are what its seal says of it, little-endian unpacked size (4) and number of events (2).
+//! A payload as it travels: the first bytes are what its seal says of it, little-endian unpacked size (4) and
+//! number of events (2).
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
