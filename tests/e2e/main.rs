@@ -1,5 +1,14 @@
 //! The whole line, end to end, with the real programs. Each test has a lab of its own; each name is a promise.
 
+mod alerts;
+mod commands;
+mod configuration;
 mod delivery;
+mod dial;
+mod failover;
+mod health;
+mod identity;
 mod kills;
+mod outputs;
+mod pki;
 mod rotation;

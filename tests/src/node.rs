@@ -16,7 +16,7 @@ use crate::{
     http::{self, Answer},
     lab::{Journal, Lab, Role},
     process::{Finished, Process, Program},
-    waiting::wait_until,
+    waiting::{DEADLINE, wait_for},
 };
 
 /// A configuration as a test changes it: tables in order, each with its keys.
@@ -221,21 +221,24 @@ impl Node {
 
     fn wait_for_readiness(&mut self, status: u16) -> Result<()> {
         let health = self.health;
-        let mut last = String::new();
         let name = self.name.clone();
         let process = self.process()?;
-        wait_until(&format!("/readyz of {name} to answer {status}"), || {
-            ensure!(process.is_running()?, "{name} has ended");
+        let what = format!("/readyz of {name} to answer {status}");
+        let ran = wait_for(&what, DEADLINE, || {
+            if !process.is_running()? {
+                return Ok(Some(false));
+            }
             let answer = http::get(health, "/readyz")?;
-            last.clone_from(&answer.body);
             ensure!(
                 answer.status == status,
                 "it answers {} {}",
                 answer.status,
                 answer.body
             );
-            Ok(true)
-        })
+            Ok(Some(true))
+        })?;
+        ensure!(ran, "{name} has ended while it was waited for");
+        Ok(())
     }
 
     /// GET from its health endpoint.

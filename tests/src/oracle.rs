@@ -128,6 +128,22 @@ pub fn read_events(files: &[PathBuf]) -> Result<Vec<Event>> {
     Ok(events)
 }
 
+/// The events of an output that is still being written: its complete lines, none where it does not exist yet.
+///
+/// # Errors
+/// It cannot be read, or a line is not an event.
+pub fn read_complete(file: &Path) -> Result<Vec<Event>> {
+    if !file.exists() {
+        return Ok(Vec::new());
+    }
+    let bytes = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_suffix(b"\n"))
+        .map(Event::parse)
+        .collect()
+}
+
 /// How many events of sources (not Watchline's own) an NDJSON file holds at this moment; 0 where it does not exist yet.
 ///
 /// # Errors
