@@ -1,7 +1,7 @@
 //! The codec of the line: protobuf, but what a message holds is counted before memory is taken for it.
 //!
-//! A message of 4 MiB whose repeated field has two bytes an entry would otherwise take hundreds of megabytes when decoded. The
-//! bytes of a batch are not copied: they share the memory of the message.
+//! A message of 4 MiB whose repeated field has two bytes an entry would otherwise take hundreds of megabytes when
+//! decoded. The bytes of a batch are not copied: they share the memory of the message.
 
 use std::{fmt, marker::PhantomData};
 

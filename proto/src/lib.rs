@@ -1,9 +1,10 @@
 //! What two ends of the line must agree on, to the byte.
 //!
-//! Pure: no I/O, no clock, no policy. [`wire`] has the messages as they travel, [`name`] who is who, [`payload`] the columns
-//! that the events of a batch travel in, [`seal`] the header of a batch, [`chain`] what links seals and how far a chain reaches,
-//! [`signature`] and [`statement`] what a sealer signs, [`stored`] a batch as an item of a spool, [`limits`] what is checked
-//! before memory is taken, [`refusal`] the words for what is refused, [`codec`] how messages are read.
+//! Pure: no I/O, no clock, no policy. [`wire`] has the messages as they travel, [`name`] who is who, [`payload`]
+//! the columns that the events of a batch travel in, [`seal`] the header of a batch, [`chain`] what links seals and
+//! how far a chain reaches, [`signature`] and [`statement`] what a sealer signs, [`stored`] a batch as an item of a
+//! spool, [`limits`] what is checked before memory is taken, [`refusal`] the words for what is refused, [`codec`]
+//! how messages are read.
 //!
 //! Nothing here panics on bytes from outside: everything that decodes has a target in `tests/fuzz`.
 

@@ -2,11 +2,13 @@
 
 /// No gRPC message is larger, in either direction.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
-/// Entries of all repeated fields of one message together: so much of them that decoding takes no more than a few times the message's bytes.
+/// Entries of all repeated fields of one message together: so much of them that decoding takes no more than a few
+/// times the message's bytes.
 pub const MAX_MESSAGE_ENTRIES: usize = 65_536;
 /// An encoded seal.
 pub const MAX_SEAL_BYTES: usize = 64 << 10;
-/// A payload as it travels (compressed); with the largest seal, certificates and receipts beside it a message stays below [`MAX_MESSAGE_BYTES`].
+/// A payload as it travels (compressed); with the largest seal, certificates and receipts beside it a message stays
+/// below [`MAX_MESSAGE_BYTES`].
 pub const MAX_PAYLOAD_BYTES: usize = MAX_MESSAGE_BYTES - (256 << 10);
 /// A payload unpacked: original records and columns.
 pub const MAX_UNPACKED_BYTES: usize = 8 << 20;
@@ -20,7 +22,8 @@ pub const MAX_LABELS: usize = 64;
 pub const MAX_LABEL_NAME_BYTES: usize = 128;
 /// A label's or attribute's value, in bytes.
 pub const MAX_LABEL_VALUE_BYTES: usize = 4096;
-/// Names and values of all labels of a batch together, in bytes: with this and [`MAX_VOIDS`] a seal stays below [`MAX_SEAL_BYTES`].
+/// Names and values of all labels of a batch together, in bytes: with this and [`MAX_VOIDS`] a seal stays below
+/// [`MAX_SEAL_BYTES`].
 pub const MAX_LABELS_BYTES: usize = 32 << 10;
 /// The highest sequence number of a chain.
 pub const MAX_SEQUENCE: u64 = i64::MAX as u64;

@@ -6,9 +6,10 @@
 //! spiffe://<trust-domain>/center/<name>
 //! ```
 //!
-//! `<agency>` and `<name>` match `[A-Za-z0-9][A-Za-z0-9._-]{0,62}` without `..`, so that they are safe as a file name, a
-//! metric label and a part of a URI. The trust domain is SPIFFE's: `[a-z0-9._-]{1,255}`. Nothing is normalised: a name is
-//! equal to another only byte for byte, and [`FromStr`] takes exactly what [`Display`](fmt::Display) writes.
+//! `<agency>` and `<name>` match `[A-Za-z0-9][A-Za-z0-9._-]{0,62}` without `..`, so that they are safe as a file
+//! name, a metric label and a part of a URI. The trust domain is SPIFFE's: `[a-z0-9._-]{1,255}`. Nothing is
+//! normalised: a name is equal to another only byte for byte, and [`FromStr`] takes exactly what
+//! [`Display`](fmt::Display) writes.
 
 use std::{fmt, str::FromStr};
 
@@ -122,7 +123,8 @@ impl SpiffeId {
         &self.name
     }
 
-    /// The path without its leading slash, e.g. `agency/moh/forwarder/host-01`: what `[[identity.trust]] names` patterns match.
+    /// The path without its leading slash, e.g. `agency/moh/forwarder/host-01`: what `[[identity.trust]] names`
+    /// patterns match.
     pub fn path(&self) -> String {
         Path(self).to_string()
     }

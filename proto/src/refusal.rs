@@ -6,7 +6,8 @@ use tonic::{Code, Status};
 
 use crate::wire::RejectReason;
 
-/// Why a server does not serve a stream, or ends one. Nothing is set aside for it: the client parks, says why, and tries again.
+/// Why a server does not serve a stream, or ends one. Nothing is set aside for it: the client parks, says why, and
+/// tries again.
 ///
 /// Travels as a gRPC status whose message begins with the word: `wrong_agency: spiffe://… is of another agency`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

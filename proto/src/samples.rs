@@ -87,7 +87,8 @@ pub(crate) fn origin(source: &str, path: &str) -> Origin {
     }
 }
 
-/// Two origins, equal and unequal times of reading, with and without time, a record that is not UTF-8, an empty one, attributes.
+/// Two origins, equal and unequal times of reading, with and without time, a record that is not UTF-8, an empty
+/// one, attributes.
 pub(crate) fn events() -> Vec<Event> {
     let auth = origin("auth", "/var/log/auth.log");
     let web = origin("web", "/var/log/nginx/access.log");

@@ -1,5 +1,5 @@
-//! Counts what a message holds before it is decoded: a repeated field of two bytes an entry would otherwise take fifty
-//! times its size in memory.
+//! Counts what a message holds before it is decoded: a repeated field of two bytes an entry would otherwise take
+//! fifty times its size in memory.
 
 use prost::{
     DecodeError,

@@ -6,8 +6,9 @@
 //! "watchline/v1/<kind>" 00 <trust domain> 00 <algorithm, 1 byte> <bytes>
 //! ```
 //!
-//! so that bytes of one kind never pass for another's, a name of one trust domain never for the same name of another, and a
-//! signature never for one of another algorithm. Neither of the first two parts can hold a zero byte.
+//! so that bytes of one kind never pass for another's, a name of one trust domain never for the same name of
+//! another, and a signature never for one of another algorithm. Neither of the first two parts can hold a zero
+//! byte.
 
 use std::{fmt, sync::Arc};
 
@@ -119,8 +120,8 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// DER of a SubjectPublicKeyInfo up to the key itself: SEQUENCE { AlgorithmIdentifier { ecPublicKey, prime256v1 }, BIT STRING }
-/// of an uncompressed point, the only form that X.509 certificates of ours and of common tools have.
+/// DER of a SubjectPublicKeyInfo up to the key itself: SEQUENCE { AlgorithmIdentifier { ecPublicKey, prime256v1 },
+/// BIT STRING } of an uncompressed point, the only form that X.509 certificates of ours and of common tools have.
 const SPKI_ECDSA_P256: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -131,7 +132,8 @@ const SPKI_ED25519: [u8; 12] = [
 ];
 
 impl VerifyingKey {
-    /// From a certificate's SubjectPublicKeyInfo, DER. DER has one form for each key, so the head of it tells the kind.
+    /// From a certificate's SubjectPublicKeyInfo, DER. DER has one form for each key, so the head of it tells the
+    /// kind.
     pub fn from_spki(der: &[u8]) -> Result<Self, SignatureError> {
         if let Some(point) = der.strip_prefix(&SPKI_ECDSA_P256) {
             Self::parse(SignatureAlgorithm::EcdsaP256Sha256, point)

@@ -109,8 +109,8 @@ impl Statement {
     }
 }
 
-/// Whether `signed` was signed with `key`, the key of a certificate of `trust_domain`. That its [`Statement::sealer`] is that certificate's name
-/// is for the caller to check.
+/// Whether `signed` was signed with `key`, the key of a certificate of `trust_domain`. That its
+/// [`Statement::sealer`] is that certificate's name is for the caller to check.
 pub fn verify(
     signed: &wire::SignedStatement,
     key: &VerifyingKey,

@@ -1,7 +1,7 @@
 //! A sealed batch with what its way added beside it, as one item of a spool: an encoded `watchline.v1.SealedBatch`.
 //!
-//! A forwarder stores it without a signature, which is made when it is sent, with the certificate of that moment. A collector
-//! stores it complete. Encoding copies seal and payload once; decoding copies neither.
+//! A forwarder stores it without a signature, which is made when it is sent, with the certificate of that moment. A
+//! collector stores it complete. Encoding copies seal and payload once; decoding copies neither.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -82,7 +82,8 @@ pub fn decode(item: Bytes) -> Result<wire::SealedBatch, StoredError> {
     Ok(batch)
 }
 
-/// Checks the limits of a batch that has come over the wire. What the seal says is checked by [`Seal::decode`](crate::Seal::decode).
+/// Checks the limits of a batch that has come over the wire. What the seal says is checked by
+/// [`Seal::decode`](crate::Seal::decode).
 pub fn check(batch: &wire::SealedBatch) -> Result<(), StoredError> {
     for (part, bytes) in [("seal", &batch.seal), ("payload", &batch.payload)] {
         if bytes.is_empty() {

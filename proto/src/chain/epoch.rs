@@ -19,7 +19,8 @@ impl Epoch {
     /// A new one. Random enough that two runs never share it.
     pub fn random() -> Epoch {
         let mut id = [0; 16];
-        // Fails only where the system has no randomness at all, and then TLS does not work either: the same end as rustls makes.
+        // Fails only where the system has no randomness at all, and then TLS does not work either: the same end as
+        // rustls makes.
         aws_lc_rs::rand::fill(&mut id).expect("the system's random generator works");
         Epoch(id)
     }

@@ -2,7 +2,8 @@
 
 use crate::{chain::Epoch, hash::Hash, lane::Lane, wire};
 
-/// How far a chain reaches: the first sequence number not there yet, and the hash of the seal before it ([`Hash::ZERO`] at 0).
+/// How far a chain reaches: the first sequence number not there yet, and the hash of the seal before it
+/// ([`Hash::ZERO`] at 0).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The first sequence number that is not there yet.

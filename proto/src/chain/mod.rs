@@ -1,10 +1,11 @@
 //! The chains of a sealer: one for each lane, in one epoch.
 //!
-//! [`EpochChain`] is what a sealer has to remember: its epoch and how far each lane reaches. It is pure; who owns it stores its
-//! state in the same frame of the spool as the seal that moved it, so that after a crash neither is ahead of the other.
+//! [`EpochChain`] is what a sealer has to remember: its epoch and how far each lane reaches. It is pure; who owns
+//! it stores its state in the same frame of the spool as the seal that moved it, so that after a crash neither is
+//! ahead of the other.
 //!
-//! State, version 1: `01 ‖ epoch (16) ‖ alert ‖ routine ‖ 00 | 01 previous epoch (16) ‖ alert ‖ routine ‖ sealer (UTF-8, to the end)`,
-//! where a head is `next` as a little-endian `u64` and 32 bytes of hash.
+//! State, version 1: `01 ‖ epoch (16) ‖ alert ‖ routine ‖ 00 | 01 previous epoch (16) ‖ alert ‖ routine ‖ sealer
+//! (UTF-8, to the end)`, where a head is `next` as a little-endian `u64` and 32 bytes of hash.
 
 mod epoch;
 mod head;
@@ -87,8 +88,9 @@ impl EpochChain {
         }
     }
 
-    /// The epoch after this one, of `sealer`. Its first seals name this one, or the one before where nothing was sealed in this
-    /// one, so that nobody waits for an epoch that never was. Another sealer's epochs are not named: a renewed name starts anew.
+    /// The epoch after this one, of `sealer`. Its first seals name this one, or the one before where nothing was
+    /// sealed in this one, so that nobody waits for an epoch that never was. Another sealer's epochs are not named:
+    /// a renewed name starts anew.
     pub fn succeed(&self, sealer: SpiffeId, epoch: Epoch) -> EpochChain {
         let previous_epoch = if sealer != self.sealer {
             None
@@ -126,7 +128,8 @@ impl EpochChain {
         self.previous_epoch.as_ref()
     }
 
-    /// Makes the next seal of a lane and moves its head. On an error (labels, voids or a payload beyond the limits) nothing has moved.
+    /// Makes the next seal of a lane and moves its head. On an error (labels, voids or a payload beyond the limits)
+    /// nothing has moved.
     pub fn seal(&mut self, draft: Draft<'_>) -> Result<Sealed, SealError> {
         let head = self.head(draft.lane);
         let seal = Seal {

@@ -128,8 +128,8 @@ impl PayloadBuilder {
         FIXED_BYTES + columns.iter().sum::<usize>() + runs.iter().sum::<usize>()
     }
 
-    /// Whether one more event with a body of `body_bytes`, whatever its attributes, and one new origin for it stay within
-    /// the limits of the wire: events, origins, and the payload's size even if it does not compress.
+    /// Whether one more event with a body of `body_bytes`, whatever its attributes, and one new origin for it stay
+    /// within the limits of the wire: events, origins, and the payload's size even if it does not compress.
     ///
     /// An empty builder has room for any body of up to [`MAX_RECORD_BYTES`]; none has room for a longer one.
     pub fn has_room(&self, body_bytes: usize) -> bool {
@@ -139,11 +139,11 @@ impl PayloadBuilder {
             && self.unpacked_bytes() + body_bytes + MAX_EVENT_BYTES <= MAX_BUILT_BYTES
     }
 
-    /// Same origin, same index within a batch. Indexes are void after [`finish`](Self::finish). Costs a look-up: keep the index where
-    /// many events of one origin follow each other.
+    /// Same origin, same index within a batch. Indexes are void after [`finish`](Self::finish). Costs a look-up:
+    /// keep the index where many events of one origin follow each other.
     ///
-    /// Texts beyond [`MAX_LABEL_NAME_BYTES`] (source, kind, names) and [`MAX_LABEL_VALUE_BYTES`] (values) are cut and then end
-    /// in `…`; attributes beyond [`MAX_LABELS`] are left out.
+    /// Texts beyond [`MAX_LABEL_NAME_BYTES`] (source, kind, names) and [`MAX_LABEL_VALUE_BYTES`] (values) are cut
+    /// and then end in `…`; attributes beyond [`MAX_LABELS`] are left out.
     pub fn origin(&mut self, origin: &Origin) -> OriginIndex {
         if let Some(&index) = self.origin_indexes.get(origin) {
             return index;
@@ -162,8 +162,9 @@ impl PayloadBuilder {
         index
     }
 
-    /// Adds an event. Costs about a copy of `body`. The caller has asked [`has_room`](Self::has_room); what is pushed without is
-    /// refused when the batch is sealed. Attributes are cut as those of an [`origin`](Self::origin), a severity above 24 counts as unknown.
+    /// Adds an event. Costs about a copy of `body`. The caller has asked [`has_room`](Self::has_room); what is
+    /// pushed without is refused when the batch is sealed. Attributes are cut as those of an
+    /// [`origin`](Self::origin), a severity above 24 counts as unknown.
     ///
     /// An index that is not of this batch makes the event one of source and kind `unknown`.
     #[inline]

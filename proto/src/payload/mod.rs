@@ -6,11 +6,11 @@
 //! bodies ‖ origins ‖ lengths ‖ observed ‖ origin ‖ severity ‖ timed ‖ times ‖ attributes ‖ footer
 //! ```
 //!
-//! Bodies come first, so that a record is appended once and never moved. The footer has 40 bytes, ten little-endian `u32`:
-//! the length of the bodies, the number of events, and the length of each column in the order above. Every byte belongs to
-//! one of them. In columns, a *varint* is LEB128 of up to 64 bits; a *signed* number is a zigzag varint; a *text* is a varint
-//! length and UTF-8; *runs* are pairs of a signed difference from the run before (the first from 0, wrapping) and a varint
-//! count of at least 1, together one value for each event.
+//! Bodies come first, so that a record is appended once and never moved. The footer has 40 bytes, ten little-endian
+//! `u32`: the length of the bodies, the number of events, and the length of each column in the order above. Every
+//! byte belongs to one of them. In columns, a *varint* is LEB128 of up to 64 bits; a *signed* number is a zigzag
+//! varint; a *text* is a varint length and UTF-8; *runs* are pairs of a signed difference from the run before (the
+//! first from 0, wrapping) and a varint count of at least 1, together one value for each event.
 //!
 //! | column | contents |
 //! |---|---|
@@ -24,8 +24,9 @@
 //! | attributes | for each event that has any: varint count of events without since the one before, varint count, each text name and text value |
 //!
 //! Limits, checked by the opener before memory is taken: [`MAX_UNPACKED_BYTES`](crate::MAX_UNPACKED_BYTES),
-//! [`MAX_EVENTS`](crate::MAX_EVENTS), [`MAX_RECORD_BYTES`](crate::MAX_RECORD_BYTES), [`MAX_ORIGINS`](crate::MAX_ORIGINS),
-//! [`MAX_LABELS`](crate::MAX_LABELS) attributes of an origin and of an event. The builder keeps them by itself.
+//! [`MAX_EVENTS`](crate::MAX_EVENTS), [`MAX_RECORD_BYTES`](crate::MAX_RECORD_BYTES),
+//! [`MAX_ORIGINS`](crate::MAX_ORIGINS), [`MAX_LABELS`](crate::MAX_LABELS) attributes of an origin and of an event.
+//! The builder keeps them by itself.
 
 mod build;
 mod columns;
@@ -92,7 +93,8 @@ pub struct Origin {
     pub source: String,
     /// `file`, `journald`, …, or `watchline` for our own events.
     pub kind: String,
-    /// Attributes that hold for all events of this origin, e.g. `log.file.path`. A path that is not UTF-8 is escaped by the source.
+    /// Attributes that hold for all events of this origin, e.g. `log.file.path`. A path that is not UTF-8 is
+    /// escaped by the source.
     pub attributes: Vec<(String, String)>,
 }
 

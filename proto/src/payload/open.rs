@@ -35,8 +35,9 @@ impl PayloadOpener {
         Self::default()
     }
 
-    /// Unpacks and checks a payload. Limits are checked against `info` before and while unpacking: a bomb costs no more than it
-    /// was sealed for, and that no more than [`MAX_UNPACKED_BYTES`]. Does not check the hash: the receiver has.
+    /// Unpacks and checks a payload. Limits are checked against `info` before and while unpacking: a bomb costs no
+    /// more than it was sealed for, and that no more than [`MAX_UNPACKED_BYTES`]. Does not check the hash: the
+    /// receiver has.
     pub fn open(&mut self, payload: &[u8], info: &PayloadInfo) -> Result<Opened, PayloadError> {
         if info.format != FORMAT_COLUMNS_ZSTD_1 {
             return Err(PayloadError::Format(info.format));
@@ -133,7 +134,8 @@ impl Opened {
         self.len() == 0
     }
 
-    /// The events in their order, borrowed. Start later with [`Iterator::skip`], which costs a few nanoseconds an event.
+    /// The events in their order, borrowed. Start later with [`Iterator::skip`], which costs a few nanoseconds an
+    /// event.
     pub fn events(&self) -> impl Iterator<Item = EventRef<'_>> {
         let mut rows = self.rows();
         // Opening has read them all once: there is no error left.

@@ -74,7 +74,8 @@ impl From<ClockState> for wire::Clock {
 }
 
 impl ClockState {
-    /// From the number of `wire::Clock`. A state that only newer programs know is unknown to us; nothing is refused for its clock.
+    /// From the number of `wire::Clock`. A state that only newer programs know is unknown to us; nothing is refused
+    /// for its clock.
     pub fn from_wire(number: i32) -> ClockState {
         match wire::Clock::try_from(number) {
             Ok(wire::Clock::Synchronized) => ClockState::Synchronized,

@@ -1,12 +1,13 @@
 //! The header of a batch: who sealed what, where it stands in its chain, and the hash of its payload.
 //!
-//! A seal travels as the bytes that its sealer encoded, never re-encoded: [`Hash::of`] these bytes is what the next seal of
-//! the chain names as `previous`, and a signature is over them (see [`signature`](crate::signature)). Encoding is
-//! deterministic: fields in the order of their numbers, labels in the order of their names, nothing written for a default.
+//! A seal travels as the bytes that its sealer encoded, never re-encoded: [`Hash::of`] these bytes is what the next
+//! seal of the chain names as `previous`, and a signature is over them (see [`signature`](crate::signature)).
+//! Encoding is deterministic: fields in the order of their numbers, labels in the order of their names, nothing
+//! written for a default.
 //!
-//! [`Seal::decode`] checks every rule that needs no context. That a seal continues its chain, that the payload has the sealed
-//! hash and that the signer has the sealer's name is for the receiver to check, with [`Head::is_followed_by`],
-//! [`Hash::of`] and [`VerifyingKey::verify`](crate::signature::VerifyingKey::verify).
+//! [`Seal::decode`] checks every rule that needs no context. That a seal continues its chain, that the payload has
+//! the sealed hash and that the signer has the sealer's name is for the receiver to check, with
+//! [`Head::is_followed_by`], [`Hash::of`] and [`VerifyingKey::verify`](crate::signature::VerifyingKey::verify).
 
 mod convert;
 
@@ -42,7 +43,8 @@ pub enum ClockState {
     Unsynchronized,
 }
 
-/// Sequence numbers of the sealer's chains that will never come, and why: a known loss, signed with the seal that carries it.
+/// Sequence numbers of the sealer's chains that will never come, and why: a known loss, signed with the seal that
+/// carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Void {
     /// The epoch of the chain: this one or an earlier one of the same sealer.
@@ -94,7 +96,8 @@ pub struct Seal {
     pub voids: Vec<Void>,
 }
 
-/// Why bytes are not a seal. All are the batch's own defect, but those of which [`SealError::is_curable`] says otherwise.
+/// Why bytes are not a seal. All are the batch's own defect, but those of which [`SealError::is_curable`] says
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// Made by a newer program. An upgrade of the receiver cures it: park, set nothing aside.
