@@ -1,0 +1,591 @@
+//! Files: found by patterns, followed through rotation, read exactly.
+//!
+//! ```text
+//! globs + directories ─▶ which names lead to which inodes ─▶ rotation ─▶ which content is that ─▶ tail ─▶ records
+//! ```
+//!
+//! A file is known by what is in it: device and inode say where to look, a hash of its first KiB and one of the bytes before the
+//! offset say whether it is still the same. A look at everything each second is the truth; hints only make it come sooner.
+//!
+//! - renamed: the open handle is read to its end; its new name is found by inode in its directory, outside the patterns too
+//! - generations that came and went between two looks are found by their rotated names, and read in order
+//! - cut (copytruncate) or rewritten: read from 0; what was unread goes on in the copy if there is one, else it is a gap
+//! - a copy beside the original follows the original's offset for as long as both agree: nothing is read twice
+//! - removed: read to its end through the handle
+//!
+//! Not here: what lies beyond the handle of a removed file after a restart, packed generations, network file systems' caches.
+
+mod directories;
+mod globs;
+mod identity;
+mod names;
+mod open;
+mod position;
+mod rotation;
+mod scan;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+pub(crate) use globs::{Excludes, PathPattern};
+pub(crate) use position::{FileKey, Position};
+pub(crate) use tail::{Buffers, Intake};
+
+use self::{
+    directories::Directories,
+    identity::Inode,
+    open::OpenError,
+    tail::{Change, Moved, Tail, Taken},
+};
+use crate::{
+    batch::{Moment, SourceNo},
+    gaps::path_text,
+    hints::Hints,
+    lanes::{Lanes, Matcher},
+    sources::OwnFiles,
+};
+
+/// Open files of one source, at most; the ones longest idle are closed and opened again when they grow.
+const MAX_OPEN: usize = 512;
+/// A file that no pattern leads to any more is closed when nothing came for so long.
+const CLOSE_AFTER: Duration = Duration::from_secs(60);
+/// A rotated file, or a position without a file, is remembered for so long.
+const REMEMBER_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Positions without a file: no more are remembered.
+const MAX_ORPHANS: usize = 4096;
+/// Positions without events that one frame takes.
+const FOUND_PER_FRAME: usize = 500;
+
+/// Where reading begins in a file that is there when its source is started for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartAt {
+    Beginning,
+    End,
+}
+
+/// A `[[source]]` of kind `file`, valid.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FileConfig {
+    pub(crate) name: String,
+    pub(crate) paths: Vec<PathPattern>,
+    pub(crate) exclude: Excludes,
+    pub(crate) start_at: StartAt,
+    /// Bytes of one record; a longer line is cut.
+    pub(crate) max_record: usize,
+    /// An incomplete last line is sent when it has not grown for so long.
+    pub(crate) idle_flush: Duration,
+}
+
+/// What a source is and how far it has been read, for `/status`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct FileStatus {
+    pub(crate) path: String,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    pub(crate) lag_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+}
+
+/// See the module. Belongs to the reader's thread.
+pub(crate) struct FileSource {
+    no: SourceNo,
+    config: FileConfig,
+    matcher: Option<Arc<Matcher>>,
+    own: Arc<OwnFiles>,
+    /// Whether the source was started before: then a file that appears is new, and read from its beginning.
+    started_before: bool,
+    /// The mark of the first start is not stored yet.
+    owes_first_start: bool,
+    tails: BTreeMap<FileKey, Tail>,
+    by_inode: HashMap<Inode, FileKey>,
+    by_path: HashMap<PathBuf, FileKey>,
+    /// Tails by the name they were found under.
+    generations: HashMap<PathBuf, Vec<FileKey>>,
+    /// Positions whose file is not there, or not found yet.
+    orphans: BTreeMap<FileKey, Position>,
+    moved_orphans: BTreeSet<FileKey>,
+    removed: BTreeSet<FileKey>,
+    ready: VecDeque<FileKey>,
+    directories: Directories,
+    /// Paths that cannot be read, and why; said once each.
+    refused: BTreeMap<PathBuf, String>,
+    aliases: HashSet<PathBuf>,
+    rounds: u64,
+}
+
+impl FileSource {
+    /// `positions` is what the spool's state holds for this source.
+    pub(crate) fn new(
+        no: SourceNo,
+        config: FileConfig,
+        own: Arc<OwnFiles>,
+        lanes: &Lanes,
+        positions: BTreeMap<FileKey, Position>,
+        started_before: bool,
+    ) -> FileSource {
+        FileSource {
+            no,
+            matcher: lanes.matcher(&config.name),
+            config,
+            own,
+            started_before,
+            owes_first_start: !started_before,
+            tails: BTreeMap::new(),
+            by_inode: HashMap::new(),
+            by_path: HashMap::new(),
+            generations: HashMap::new(),
+            orphans: positions,
+            moved_orphans: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            ready: VecDeque::new(),
+            directories: Directories::default(),
+            refused: BTreeMap::new(),
+            aliases: HashSet::new(),
+            rounds: 0,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Takes another configuration of the same source: what is followed stays followed, unless no pattern leads to it.
+    pub(crate) fn reconfigure(&mut self, no: SourceNo, config: FileConfig, lanes: &Lanes) {
+        self.no = no;
+        self.matcher = lanes.matcher(&config.name);
+        self.config = config;
+    }
+
+    /// Looks at what `hints` name, and at everything with each `tick` (about a second). Losses that it finds go into the intake's batch.
+    pub(crate) fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>) {
+        if tick || hints.everything {
+            let all: Vec<FileKey> = self.tails.keys().copied().collect();
+            for key in all {
+                self.look_at(key, intake);
+            }
+        } else {
+            for path in &hints.files {
+                if let Some(&key) = self.by_path.get(path) {
+                    self.look_at(key, intake);
+                }
+            }
+        }
+        let mut scan = tick || hints.everything;
+        for directory in &hints.directories {
+            if self.directories.known().any(|known| known == directory) {
+                self.directories.distrust(directory);
+                scan = true;
+            }
+        }
+        if scan {
+            self.scan(intake);
+        }
+        if tick {
+            self.follow_copies();
+            self.flush_waiting(intake.now);
+            self.close_idle(intake.now);
+        }
+    }
+
+    /// Reads a block of the next file that has something; `false` when none has.
+    pub(crate) fn read(&mut self, intake: &mut Intake<'_>) -> bool {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            if self.waits_for_older(key) {
+                self.ready.push_back(key);
+                continue;
+            }
+            let Some(tail) = self.tails.get_mut(&key) else {
+                continue;
+            };
+            tail.queued = false;
+            let flush = tail.waits_longer_than(self.config.idle_flush, intake.now.at);
+            if let Err(error) = self.open_again(key) {
+                self.refuse(key, error);
+                continue;
+            }
+            if !self.classify(key, intake) {
+                continue;
+            }
+            let (no, config, matcher) = (self.no, &self.config, self.matcher.as_deref());
+            let Some(tail) = self.tails.get_mut(&key) else {
+                continue;
+            };
+            match tail.take(no, config, matcher, intake, flush) {
+                Taken::Some { more } => {
+                    if more {
+                        self.queue(key);
+                    }
+                    return true;
+                }
+                Taken::NoRoom => {
+                    self.queue(key);
+                    return true;
+                }
+                Taken::Nothing => {}
+                Taken::Changed(change) => self.changed(key, change, intake),
+                Taken::Failed(error) => self.refuse(key, OpenError::Io(error)),
+            }
+        }
+        false
+    }
+
+    /// Whether [`FileSource::read`] would find something to try.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Puts into `state` what has to be stored with the next frame: every position that events were taken from, some of the others.
+    pub(crate) fn moved(&mut self, state: &mut Vec<(Bytes, Option<Bytes>)>) {
+        let source = &self.config.name;
+        let mut found = 0;
+        for tail in self.tails.values_mut() {
+            match tail.moved {
+                Moved::No => continue,
+                Moved::Found if found >= FOUND_PER_FRAME => continue,
+                Moved::Found => found += 1,
+                Moved::Read => {}
+            }
+            tail.moved = Moved::No;
+            state.push((position_key(source, tail.key), Some(tail.position().encode().into())));
+        }
+        while found < FOUND_PER_FRAME
+            && let Some(key) = self.moved_orphans.pop_first()
+        {
+            if let Some(position) = self.orphans.get(&key) {
+                state.push((position_key(source, key), Some(position.encode().into())));
+                found += 1;
+            }
+        }
+        for key in std::mem::take(&mut self.removed) {
+            if !self.tails.contains_key(&key) && !self.orphans.contains_key(&key) {
+                state.push((position_key(source, key), None));
+            }
+        }
+        // Only when every file that was there has a position may the next start take an unknown one for new.
+        if self.owes_first_start && self.rounds > 0 && found < FOUND_PER_FRAME {
+            self.owes_first_start = false;
+            state.push((first_start_key(source), Some(Bytes::from_static(&[1]))));
+        }
+    }
+
+    /// Whether [`FileSource::moved`] has something to store that no event will bring along.
+    pub(crate) fn owes_state(&self) -> bool {
+        self.owes_first_start && self.rounds > 0
+            || !self.removed.is_empty()
+            || !self.moved_orphans.is_empty()
+            || self.tails.values().any(|tail| tail.moved != Moved::No)
+    }
+
+    /// What was read since some frame is not stored after all: goes back to `positions`, the state as recovered.
+    pub(crate) fn rewind(&mut self, mut positions: BTreeMap<FileKey, Position>, started_before: bool) {
+        self.started_before = started_before;
+        self.owes_first_start = !started_before;
+        self.ready.clear();
+        self.removed.clear();
+        self.moved_orphans.clear();
+        let keys: Vec<FileKey> = self.tails.keys().copied().collect();
+        for key in keys {
+            let Some(tail) = self.tails.get_mut(&key) else { continue };
+            tail.queued = false;
+            let Some(position) = positions.remove(&key) else {
+                if tail.in_pattern || tail.path.is_some() {
+                    // It is found again.
+                    self.forget(key);
+                } else if let Some(file) = tail.handle.take() {
+                    // Only the handle leads to it: what is known of it is that it was not read.
+                    let _ = tail.skip_to(&file, 0);
+                    tail.handle = Some(file);
+                }
+                continue;
+            };
+            let Some(file) = tail.handle.take() else {
+                self.forget(key);
+                positions.insert(key, position);
+                continue;
+            };
+            let now = Moment { unix_nano: position.confirmed_unix_nano, at: tail.idle_since };
+            match Tail::resume(&self.config.name, key, &position, &file, now) {
+                Ok(Ok(mut resumed)) => {
+                    (resumed.path, resumed.in_pattern) = (tail.path.clone(), tail.in_pattern);
+                    (resumed.inode, resumed.size) = (tail.inode, tail.size);
+                    resumed.handle = Some(file);
+                    *tail = resumed;
+                }
+                // Its content changed since: found again as what it is now, its old position stays for a copy.
+                Ok(Err(_)) | Err(_) => {
+                    self.forget(key);
+                    positions.insert(key, position);
+                }
+            }
+        }
+        self.orphans = positions;
+    }
+
+    /// The directories that are worth watching.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.directories.known()
+    }
+
+    /// Bytes that are there and not read, of files that have no name any more.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.tails.values().filter(|tail| tail.path.is_none()).map(Tail::unread_bytes).sum()
+    }
+
+    /// At most `most` files, and how many there are.
+    pub(crate) fn status(&self, most: usize) -> (usize, Vec<FileStatus>) {
+        let followed = self.tails.values().map(|tail| FileStatus {
+            path: tail.path.as_deref().map_or_else(|| path_text(&tail.name), path_text),
+            offset: tail.offset,
+            size: tail.size,
+            lag_bytes: tail.unread_bytes(),
+            note: match (&tail.path, tail.copy_of, tail.in_pattern) {
+                (None, ..) => Some("has no name any more".to_owned()),
+                (_, Some(_), _) => Some("a copy of a file that is followed".to_owned()),
+                (_, _, false) => Some(format!("was {}", path_text(&tail.name))),
+                _ => None,
+            },
+        });
+        let refused = self.refused.iter().map(|(path, why)| FileStatus {
+            path: path_text(path),
+            offset: 0,
+            size: 0,
+            lag_bytes: 0,
+            note: Some(why.clone()),
+        });
+        let count = self.tails.len() + self.refused.len();
+        (count, refused.chain(followed).take(most).collect())
+    }
+
+    /// How many paths cannot be read.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    fn queue(&mut self, key: FileKey) {
+        if let Some(tail) = self.tails.get_mut(&key)
+            && !tail.queued
+            && tail.copy_of.is_none()
+        {
+            tail.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// An older generation of the same name comes first, as long as it has something.
+    fn waits_for_older(&self, key: FileKey) -> bool {
+        let Some(tail) = self.tails.get(&key) else {
+            return false;
+        };
+        let Some(generations) = self.generations.get(&tail.name).filter(|keys| keys.len() > 1) else {
+            return false;
+        };
+        let mut older = generations.iter().filter_map(|other| self.tails.get(other));
+        older.any(|other| other.queued && other.found_unix_nano < tail.found_unix_nano)
+    }
+
+    fn flush_waiting(&mut self, now: Moment) {
+        let idle_flush = self.config.idle_flush;
+        let waiting = self.tails.values().filter(|tail| tail.waits_longer_than(idle_flush, now.at));
+        let waiting: Vec<FileKey> = waiting.map(|tail| tail.key).collect();
+        for key in waiting {
+            self.queue(key);
+        }
+    }
+
+    /// Makes sure that the file is open. A handle that was given back may lead elsewhere by now: that shows in its content.
+    fn open_again(&mut self, key: FileKey) -> Result<(), OpenError> {
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return Ok(());
+        };
+        if tail.handle.is_some() {
+            return Ok(());
+        }
+        let path = tail.path.as_deref().ok_or(OpenError::NotFound)?;
+        let (file, stat) = open::open(path)?;
+        if (Inode { dev: stat.st_dev, ino: stat.st_ino }) != tail.inode {
+            return Err(OpenError::NotFound);
+        }
+        tail.handle = Some(file);
+        Ok(())
+    }
+
+    /// Says once that a file cannot be read; it is tried again with each scan.
+    fn refuse(&mut self, key: FileKey, error: OpenError) {
+        if let Some(path) = self.tails.get(&key).and_then(|tail| tail.path.clone())
+            && !matches!(error, OpenError::NotFound)
+        {
+            self.refuse_path(path, &error);
+        }
+    }
+
+    fn refuse_path(&mut self, path: PathBuf, error: &OpenError) {
+        let why = match error {
+            OpenError::Io(cause) => format!("{error}: {cause}"),
+            other => other.to_string(),
+        };
+        if self.refused.get(&path) != Some(&why) {
+            tracing::warn!(source = %self.config.name, path = %path.display(), why, "file cannot be read");
+            self.refused.insert(path, why);
+        }
+    }
+
+    fn close_idle(&mut self, now: Moment) {
+        let mut gone = Vec::new();
+        for (&key, tail) in &mut self.tails {
+            let idle = now.at.saturating_duration_since(tail.idle_since);
+            if tail.in_pattern || tail.unread_bytes() > 0 && tail.copy_of.is_none() || idle < CLOSE_AFTER {
+                continue;
+            }
+            if tail.path.is_none() || idle >= REMEMBER_FOR {
+                gone.push(key);
+            } else {
+                tail.handle = None;
+            }
+        }
+        for key in gone {
+            let links = self.tails.get(&key).and_then(|tail| tail.handle.as_ref()).map(link_count);
+            let Some(position) = self.forget(key) else {
+                continue;
+            };
+            if links == Some(0) || position.path != position.name {
+                self.removed.insert(key);
+            } else {
+                self.orphan(key, position, now);
+            }
+        }
+        let open = self.tails.values().filter(|tail| tail.handle.is_some()).count();
+        if open > MAX_OPEN {
+            let mut closable: Vec<_> = (self.tails.values())
+                .filter(|tail| tail.handle.is_some() && tail.path.is_some() && !tail.queued)
+                .map(|tail| (tail.idle_since, tail.key))
+                .collect();
+            closable.sort_unstable();
+            for (_, key) in closable.into_iter().take(open - MAX_OPEN) {
+                if let Some(tail) = self.tails.get_mut(&key) {
+                    tail.handle = None;
+                }
+            }
+        }
+        let oldest = now.unix_nano.saturating_sub(nanos(REMEMBER_FOR));
+        let mut aged: Vec<FileKey> = (self.orphans.iter())
+            .filter(|(_, position)| (1..oldest).contains(&position.missing_since_unix_nano))
+            .map(|(&key, _)| key)
+            .collect();
+        if self.orphans.len() > MAX_ORPHANS {
+            let mut by_age: Vec<_> =
+                self.orphans.iter().map(|(&key, position)| (position.missing_since_unix_nano, key)).collect();
+            by_age.sort_unstable();
+            aged.extend(by_age.iter().take(self.orphans.len() - MAX_ORPHANS).map(|&(_, key)| key));
+        }
+        for key in aged {
+            self.orphans.remove(&key);
+            self.removed.insert(key);
+        }
+    }
+
+    /// Takes a tail out of everything that knows it.
+    fn forget(&mut self, key: FileKey) -> Option<Position> {
+        let tail = self.tails.remove(&key)?;
+        if self.by_inode.get(&tail.inode) == Some(&key) {
+            self.by_inode.remove(&tail.inode);
+        }
+        if let Some(path) = &tail.path
+            && self.by_path.get(path) == Some(&key)
+        {
+            self.by_path.remove(path);
+        }
+        if let Some(generations) = self.generations.get_mut(&tail.name) {
+            generations.retain(|&other| other != key);
+            if generations.is_empty() {
+                self.generations.remove(&tail.name);
+            }
+        }
+        Some(tail.position())
+    }
+
+    /// Takes a tail in.
+    fn follow(&mut self, tail: Tail) {
+        let key = tail.key;
+        self.by_inode.insert(tail.inode, key);
+        if let Some(path) = &tail.path {
+            self.by_path.insert(path.clone(), key);
+            self.refused.remove(path);
+        }
+        self.generations.entry(tail.name.clone()).or_default().push(key);
+        self.tails.insert(key, tail);
+    }
+
+    /// Keeps a position whose content is nowhere to be seen.
+    fn orphan(&mut self, key: FileKey, mut position: Position, now: Moment) {
+        position.missing_since_unix_nano = now.unix_nano.max(1);
+        self.orphans.insert(key, position);
+        self.moved_orphans.insert(key);
+    }
+
+    fn new_key(&self) -> FileKey {
+        loop {
+            let mut bytes = [0; 8];
+            // Only uniqueness matters; without randomness TLS would not work either.
+            let _ = aws_lc_rs::rand::fill(&mut bytes);
+            let key = FileKey(u64::from_le_bytes(bytes));
+            if key.0 != 0 && !self.tails.contains_key(&key) && !self.orphans.contains_key(&key) {
+                return key;
+            }
+        }
+    }
+}
+
+fn link_count(file: &std::fs::File) -> u64 {
+    rustix::fs::fstat(file.as_fd()).map_or(1, |stat| stat.st_nlink as u64)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// `position/<source>/<file key>` in the spool's state.
+fn position_key(source: &str, key: FileKey) -> Bytes {
+    format!("position/{source}/{key}").into()
+}
+
+/// The part of [`position_key`] before the file key.
+pub(crate) fn positions_prefix(source: &str) -> String {
+    format!("position/{source}/")
+}
+
+/// Says that the source has been started once.
+pub(crate) fn first_start_key(source: &str) -> Bytes {
+    format!("first_start/{source}").into()
+}
+
+/// Reads one entry of the state; `key` is what follows [`positions_prefix`].
+pub(crate) fn read_position(key: &[u8], value: &[u8]) -> Option<(FileKey, Position)> {
+    let key = str::from_utf8(key).ok().and_then(|key| u64::from_str_radix(key, 16).ok())?;
+    match Position::decode(value) {
+        Ok(position) => Some((FileKey(key), position)),
+        Err(error) => {
+            tracing::error!(%error, "a stored position cannot be read: its file is found like a new one");
+            None
+        }
+    }
+}
+
+/// So that a failure to read is not taken for an end.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
