@@ -20,8 +20,14 @@ impl Moment {
     pub(crate) fn now() -> Moment {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         // A clock before 1970 or after 2262 is no clock: 0 says so.
-        let unix_nano = since.ok().and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0);
-        Moment { at: Instant::now(), unix_nano }
+        let unix_nano = since
+            .ok()
+            .and_then(|since| i64::try_from(since.as_nanos()).ok())
+            .unwrap_or(0);
+        Moment {
+            at: Instant::now(),
+            unix_nano,
+        }
     }
 }
 
@@ -54,7 +60,14 @@ impl Batch {
     /// `max_bytes`: unpacked size at which a batch is closed.
     pub(crate) fn new(max_bytes: usize) -> Batch {
         let builders = [PayloadBuilder::new(), PayloadBuilder::new()];
-        Batch { builders, max_bytes, counts: Vec::new(), alerts: false, full: false, gaps_beyond: 0 }
+        Batch {
+            builders,
+            max_bytes,
+            counts: Vec::new(),
+            alerts: false,
+            full: false,
+            gaps_beyond: 0,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -63,7 +76,12 @@ impl Batch {
 
     /// Bytes that may still be read into it before it is closed.
     pub(crate) fn space(&self) -> usize {
-        let unpacked = self.builders.iter().map(PayloadBuilder::unpacked_bytes).max().unwrap_or(0);
+        let unpacked = self
+            .builders
+            .iter()
+            .map(PayloadBuilder::unpacked_bytes)
+            .max()
+            .unwrap_or(0);
         self.max_bytes.saturating_sub(unpacked)
     }
 
@@ -73,11 +91,22 @@ impl Batch {
     }
 
     /// Pushes records of one origin, all observed at one moment.
-    pub(crate) fn writer<'a>(&'a mut self, source: SourceNo, origin: &'a Origin, now: Moment) -> Writer<'a> {
+    pub(crate) fn writer<'a>(
+        &'a mut self,
+        source: SourceNo,
+        origin: &'a Origin,
+        now: Moment,
+    ) -> Writer<'a> {
         if self.counts.len() <= source.0 {
             self.counts.resize(source.0 + 1, Default::default());
         }
-        Writer { batch: self, source, origin, observed_unix_nano: now.unix_nano, indexes: [None; 2] }
+        Writer {
+            batch: self,
+            source,
+            origin,
+            observed_unix_nano: now.unix_nano,
+            indexes: [None; 2],
+        }
     }
 
     /// Adds the event that says what is missing. Beyond some thousands in one batch they are only counted.
@@ -94,8 +123,10 @@ impl Batch {
         let builder = &mut self.builders[Lane::Alert.index()];
         let origin = builder.origin(&Gap::origin());
         let attributes = gap.attributes();
-        let attributes: Vec<(&str, &str)> =
-            attributes.iter().map(|(name, value)| (*name, cut(value))).collect();
+        let attributes: Vec<(&str, &str)> = attributes
+            .iter()
+            .map(|(name, value)| (*name, cut(value)))
+            .collect();
         builder.push(
             cut(&gap.body()).as_bytes(),
             EventMeta {
@@ -116,7 +147,13 @@ impl Batch {
             if beyond > 0 {
                 let detail = format!("{beyond} further losses at the same time");
                 // `has_room` asks for far more than one event of ours takes: this one still fits.
-                self.push_gap_event(&Gap { records: Some(beyond), ..Gap::new(GapReason::NoLongerHeld, detail) }, now);
+                self.push_gap_event(
+                    &Gap {
+                        records: Some(beyond),
+                        ..Gap::new(GapReason::NoLongerHeld, detail)
+                    },
+                    now,
+                );
             }
         } else {
             self.full = false;

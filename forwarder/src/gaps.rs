@@ -79,7 +79,15 @@ impl Gap {
     /// A gap of which nothing more is known than why.
     pub fn new(reason: GapReason, detail: impl Into<String>) -> Gap {
         let (records, bytes, source, path, range) = (None, 0, None, None, None);
-        Gap { reason, records, bytes, source, path, range, detail: detail.into() }
+        Gap {
+            reason,
+            records,
+            bytes,
+            source,
+            path,
+            range,
+            detail: detail.into(),
+        }
     }
 
     pub(crate) fn in_file(mut self, source: &str, path: &Path) -> Gap {
@@ -124,7 +132,11 @@ impl Gap {
 
     /// Where our own events come from.
     pub(crate) fn origin() -> Origin {
-        Origin { source: OWN.to_owned(), kind: OWN.to_owned(), attributes: Vec::new() }
+        Origin {
+            source: OWN.to_owned(),
+            kind: OWN.to_owned(),
+            attributes: Vec::new(),
+        }
     }
 }
 

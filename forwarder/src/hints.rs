@@ -42,7 +42,10 @@ impl Hints {
     }
 
     pub(crate) fn all(&mut self) {
-        *self = Hints { everything: true, ..Hints::default() };
+        *self = Hints {
+            everything: true,
+            ..Hints::default()
+        };
     }
 
     fn bound(&mut self) {

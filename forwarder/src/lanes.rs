@@ -51,9 +51,18 @@ struct Rate {
 
 impl Lanes {
     pub(crate) fn new(rules: Vec<AlertRule>) -> Lanes {
-        let rate = |rule: &AlertRule| Rate { tokens: f64::from(rule.max_rate), filled: None };
-        let rules = rules.into_iter().map(|rule| Rule { rate: rate(&rule), rule, excess: 0 });
-        Lanes { rules: rules.collect() }
+        let rate = |rule: &AlertRule| Rate {
+            tokens: f64::from(rule.max_rate),
+            filled: None,
+        };
+        let rules = rules.into_iter().map(|rule| Rule {
+            rate: rate(&rule),
+            rule,
+            excess: 0,
+        });
+        Lanes {
+            rules: rules.collect(),
+        }
     }
 
     /// What holds for one source; `None` when no rule does.
@@ -77,7 +86,9 @@ impl Lanes {
     pub(crate) fn admit(&mut self, rule: RuleNo, now: Instant) -> bool {
         let Rule { rule, rate, excess } = &mut self.rules[rule.0];
         let most = f64::from(rule.max_rate);
-        let passed = rate.filled.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
+        let passed = rate.filled.map_or(Duration::ZERO, |filled| {
+            now.saturating_duration_since(filled)
+        });
         rate.tokens = (rate.tokens + passed.as_secs_f64() * most).min(most);
         rate.filled = Some(now);
         if rate.tokens >= 1.0 {
@@ -127,20 +138,27 @@ impl Matcher {
             return None;
         }
         // Each was compiled when the configuration was read, with these very settings.
-        let set = RegexSetBuilder::new(&texts).multi_line(true).size_limit(PATTERN_BYTES * 8).build();
+        let set = RegexSetBuilder::new(&texts)
+            .multi_line(true)
+            .size_limit(PATTERN_BYTES * 8)
+            .build();
         let set = set.unwrap_or_else(|error| {
             tracing::error!(%error, "alert patterns are too large together: none is used");
             RegexSet::empty()
         });
-        let whole_text = |text: &&str| text.contains("\\A") || text.contains("\\z");
-        let any = if texts.is_empty() || texts.iter().any(whole_text) {
+        let any = if texts.is_empty() || texts.iter().any(|text| looks_beyond_lines(text)) {
             None
         } else {
             let any: Vec<String> = texts.iter().map(|text| format!("(?:{text})")).collect();
             // A pattern that cannot stand beside others, as one that ends in a comment, is held against each line.
             pattern(&any.join("|"), PATTERN_BYTES * 8).ok()
         };
-        Some(Matcher { any, set, patterns, severities })
+        Some(Matcher {
+            any,
+            set,
+            patterns,
+            severities,
+        })
     }
 
     /// Puts into `starts` where those lines of `block` begin, ascending, that [`Matcher::rule`] has to look at. `block` begins at the
@@ -174,7 +192,11 @@ impl Matcher {
 
     /// The first rule, in the order of the configuration, that this record matches.
     pub(crate) fn rule(&self, record: &[u8], severity: u8) -> Option<RuleNo> {
-        let by_severity = self.severities.iter().find(|(_, least)| severity >= *least).map(|(no, _)| *no);
+        let by_severity = self
+            .severities
+            .iter()
+            .find(|(_, least)| severity >= *least)
+            .map(|(no, _)| *no);
         let by_pattern = (self.set.matches(record).into_iter())
             .map(|at| self.patterns[at])
             .find(|(_, least)| severity >= *least)
@@ -186,17 +208,33 @@ impl Matcher {
     }
 }
 
+/// Whether a pattern may mean the ends of the text rather than those of a line.
+fn looks_beyond_lines(text: &str) -> bool {
+    let turns_off = |flags: &str| {
+        flags
+            .chars()
+            .take_while(|c| c.is_ascii_alphabetic() || *c == '-')
+            .any(|c| c == '-')
+    };
+    text.contains("\\A") || text.contains("\\z") || text.split("(?").skip(1).any(turns_off)
+}
+
 /// Memory that one compiled pattern may take.
 const PATTERN_BYTES: usize = 4 << 20;
 
 /// Compiles a pattern as rules use it: over bytes, `^` and `$` at the ends of a line.
 pub(crate) fn pattern(text: &str, size_limit: usize) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text).multi_line(true).size_limit(size_limit).build()
+    RegexBuilder::new(text)
+        .multi_line(true)
+        .size_limit(size_limit)
+        .build()
 }
 
 /// Checks a pattern; the error's text is for the person who wrote it.
 pub(crate) fn check_pattern(text: &str) -> Result<(), String> {
-    pattern(text, PATTERN_BYTES).map(drop).map_err(|error| error.to_string())
+    pattern(text, PATTERN_BYTES)
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -205,7 +243,13 @@ mod tests {
 
     fn rule(matches: &[&str]) -> AlertRule {
         let matches = matches.iter().map(|text| (*text).to_owned()).collect();
-        AlertRule { name: "r".into(), matches, sources: Vec::new(), min_severity: None, max_rate: 2 }
+        AlertRule {
+            name: "r".into(),
+            matches,
+            sources: Vec::new(),
+            min_severity: None,
+            max_rate: 2,
+        }
     }
 
     fn lines_found(matches: &[&str], block: &str) -> Vec<String> {
@@ -227,14 +271,28 @@ mod tests {
     fn a_block_gives_the_same_alerts_as_its_lines_one_by_one() {
         let block = "ok\nfoo\n bar\nfoo bar\n\nbaz\nend foo";
         let patterns = [
-            "foo", "^foo", "foo$", "^$", "\\sbar", "o[^x]*b", "(?i)FOO", "\\Afoo\\z", "(?-m)^foo$", "a|e", "(?x) foo # comment",
-            "(?s)k.*z", "nothing", "",
+            "foo",
+            "^foo",
+            "foo$",
+            "^$",
+            "\\sbar",
+            "o[^x]*b",
+            "(?i)FOO",
+            "\\Afoo\\z",
+            "(?-m)^foo$",
+            "a|e",
+            "(?x) foo # comment",
+            "(?s)k.*z",
+            "nothing",
+            "",
         ];
         for a in patterns {
             for b in patterns {
                 let matcher = Lanes::new(vec![rule(&[a, b])]).matcher("s").unwrap();
-                let expected: Vec<&str> =
-                    block.split('\n').filter(|line| matcher.rule(line.as_bytes(), 0).is_some()).collect();
+                let expected: Vec<&str> = block
+                    .split('\n')
+                    .filter(|line| matcher.rule(line.as_bytes(), 0).is_some())
+                    .collect();
                 assert_eq!(lines_found(&[a, b], block), expected, "{a:?} {b:?}");
             }
         }
@@ -253,13 +311,23 @@ mod tests {
 
     #[test]
     fn rules_apply_to_their_sources_and_an_unknown_severity_is_no_severity() {
-        let severe = AlertRule { min_severity: Some(17), matches: Vec::new(), ..rule(&[]) };
-        let there = AlertRule { sources: vec!["there".into()], ..rule(&["x"]) };
+        let severe = AlertRule {
+            min_severity: Some(17),
+            matches: Vec::new(),
+            ..rule(&[])
+        };
+        let there = AlertRule {
+            sources: vec!["there".into()],
+            ..rule(&["x"])
+        };
         let lanes = Lanes::new(vec![severe, there]);
         let here = lanes.matcher("here").unwrap();
         assert_eq!(here.rule(b"x", 0), None);
         assert_eq!(here.rule(b"x", 17), Some(RuleNo(0)));
-        assert_eq!(lanes.matcher("there").unwrap().rule(b"x", 0), Some(RuleNo(1)));
+        assert_eq!(
+            lanes.matcher("there").unwrap().rule(b"x", 0),
+            Some(RuleNo(1))
+        );
         assert!(Lanes::new(Vec::new()).matcher("here").is_none());
     }
 }

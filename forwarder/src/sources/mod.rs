@@ -58,7 +58,8 @@ impl OwnFiles {
     pub(crate) fn new(files: Vec<PathBuf>, directories: Vec<PathBuf>) -> OwnFiles {
         let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         let log = fstat(std::io::stderr()).ok();
-        let is_file = |stat: &rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+        let is_file =
+            |stat: &rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
         OwnFiles {
             files,
             directories: directories.into_iter().map(real).collect(),
@@ -70,11 +71,15 @@ impl OwnFiles {
         if self.log == Some((dev, ino)) {
             return true;
         }
-        let is_file = |own: &PathBuf| rustix::fs::stat(own).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (dev, ino));
+        let is_file = |own: &PathBuf| {
+            rustix::fs::stat(own).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (dev, ino))
+        };
         let within = || {
             let real = path.canonicalize();
             let real = real.as_deref().unwrap_or(path);
-            self.directories.iter().any(|directory| real.starts_with(directory))
+            self.directories
+                .iter()
+                .any(|directory| real.starts_with(directory))
         };
         self.files.iter().any(is_file) || within()
     }
@@ -109,8 +114,17 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Goes on where `spool` says that each source was.
-    pub(crate) fn open(configs: &[SourceConfig], own: Arc<OwnFiles>, lanes: &Lanes, spool: &Spool) -> Sources {
-        let mut sources = Sources { list: Vec::new(), next: 0, own };
+    pub(crate) fn open(
+        configs: &[SourceConfig],
+        own: Arc<OwnFiles>,
+        lanes: &Lanes,
+        spool: &Spool,
+    ) -> Sources {
+        let mut sources = Sources {
+            list: Vec::new(),
+            next: 0,
+            own,
+        };
         sources.reconfigure(configs, lanes, spool);
         sources
     }
@@ -124,13 +138,22 @@ impl Sources {
             let no = SourceNo(no);
             match config {
                 SourceConfig::File(config) => {
-                    let known = before.iter().position(|Source::File(file)| file.name() == config.name);
+                    let known = before
+                        .iter()
+                        .position(|Source::File(file)| file.name() == config.name);
                     let mut source = match known {
                         Some(at) => before.swap_remove(at),
                         None => {
                             let (positions, started_before) = stored(spool, &config.name);
                             let own = Arc::clone(&self.own);
-                            Source::File(FileSource::new(no, config.clone(), own, lanes, positions, started_before))
+                            Source::File(FileSource::new(
+                                no,
+                                config.clone(),
+                                own,
+                                lanes,
+                                positions,
+                                started_before,
+                            ))
                         }
                     };
                     let Source::File(file) = &mut source;
@@ -187,7 +210,11 @@ impl Sources {
 
     /// Directories in which something may happen.
     pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
-        self.list.iter().flat_map(|Source::File(file)| file.directories()).map(Path::to_owned).collect()
+        self.list
+            .iter()
+            .flat_map(|Source::File(file)| file.directories())
+            .map(Path::to_owned)
+            .collect()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -198,7 +225,14 @@ impl Sources {
         let status = |Source::File(file): &Source| {
             let (followed, files) = file.status(LISTED_FILES);
             let (name, unreadable) = (file.name().to_owned(), file.refused());
-            SourceStatus { name, kind: "file", followed, unreadable, held_bytes: file.held_bytes(), files }
+            SourceStatus {
+                name,
+                kind: "file",
+                followed,
+                unreadable,
+                held_bytes: file.held_bytes(),
+                files,
+            }
         };
         self.list.iter().map(status).collect()
     }
@@ -211,5 +245,8 @@ fn stored(spool: &Spool, source: &str) -> (BTreeMap<file::FileKey, file::Positio
         .state_with_prefix(prefix.as_bytes())
         .filter_map(|(key, value)| file::read_position(&key[prefix.len()..], value))
         .collect();
-    (positions, spool.state(&file::first_start_key(source)).is_some())
+    (
+        positions,
+        spool.state(&file::first_start_key(source)).is_some(),
+    )
 }

@@ -72,7 +72,9 @@ impl Directories {
         {
             return Rc::clone(&listing.entries);
         }
-        let stamp = std::fs::metadata(directory).ok().map(|meta| (meta.ino(), modified_unix_nano(&meta)));
+        let stamp = std::fs::metadata(directory)
+            .ok()
+            .map(|meta| (meta.ino(), modified_unix_nano(&meta)));
         if let Some(listing) = self.listings.get_mut(directory)
             && !again
             && stamp.is_some()
@@ -82,8 +84,14 @@ impl Directories {
             return Rc::clone(&listing.entries);
         }
         let entries: Rc<[Entry]> = read(directory).into();
-        let settled = stamp.filter(|&(_, modified)| self.now_unix_nano.saturating_sub(modified) > SETTLED_AFTER_NANOS);
-        let listing = Listing { stamp: settled, entries: Rc::clone(&entries), round: self.round };
+        let settled = stamp.filter(|&(_, modified)| {
+            self.now_unix_nano.saturating_sub(modified) > SETTLED_AFTER_NANOS
+        });
+        let listing = Listing {
+            stamp: settled,
+            entries: Rc::clone(&entries),
+            round: self.round,
+        };
         self.listings.insert(directory.to_owned(), listing);
         entries
     }
@@ -95,10 +103,13 @@ impl Directories {
 }
 
 pub(super) fn modified_unix_nano(meta: &std::fs::Metadata) -> i64 {
-    meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
+    meta.mtime()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(meta.mtime_nsec())
 }
 
-fn read(directory: &Path) -> Vec<Entry> {
+/// What `directory` holds right now, by name; nothing where it cannot be read.
+pub(super) fn read(directory: &Path) -> Vec<Entry> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };
@@ -111,7 +122,11 @@ fn read(directory: &Path) -> Vec<Entry> {
                 Ok(kind) if kind.is_symlink() => EntryKind::Link,
                 _ => EntryKind::Other,
             };
-            Entry { ino: entry.ino(), name: entry.file_name(), kind }
+            Entry {
+                ino: entry.ino(),
+                name: entry.file_name(),
+                kind,
+            }
         })
         .collect();
     entries.sort_by(|a, b| a.name.cmp(&b.name));

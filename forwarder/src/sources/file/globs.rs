@@ -39,11 +39,20 @@ impl PathPattern {
             return Err(PatternError(format!("path {text:?} is not absolute")));
         }
         let mut steps = Vec::new();
-        for component in text.split('/').filter(|component| !component.is_empty() && *component != ".") {
+        for component in text
+            .split('/')
+            .filter(|component| !component.is_empty() && *component != ".")
+        {
             steps.push(match component {
-                ".." => return Err(PatternError(format!("path {text:?} goes up with `..`: write the path without it"))),
+                ".." => {
+                    return Err(PatternError(format!(
+                        "path {text:?} goes up with `..`: write the path without it"
+                    )));
+                }
                 "**" => Step::AnyDepth,
-                name if !name.contains(['*', '?', '[', ']', '{', '}', '\\']) => Step::Name(name.into()),
+                name if !name.contains(['*', '?', '[', ']', '{', '}', '\\']) => {
+                    Step::Name(name.into())
+                }
                 pattern => Step::Matching(glob(pattern)?),
             });
         }
@@ -52,7 +61,10 @@ impl PathPattern {
             Some(Step::AnyDepth) => steps.push(Step::Matching(glob("*")?)),
             Some(_) => {}
         }
-        Ok(PathPattern { text: text.to_owned(), steps })
+        Ok(PathPattern {
+            text: text.to_owned(),
+            steps,
+        })
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -60,7 +72,11 @@ impl PathPattern {
     }
 
     /// Calls `found` for each name that the pattern matches and that is no directory.
-    pub(super) fn walk(&self, directories: &mut Directories, found: &mut dyn FnMut(PathBuf, Entry)) {
+    pub(super) fn walk(
+        &self,
+        directories: &mut Directories,
+        found: &mut dyn FnMut(PathBuf, Entry),
+    ) {
         descend(Path::new("/"), &self.steps, directories, 0, found);
     }
 }
@@ -77,7 +93,9 @@ fn descend(
     };
     match step {
         // The parents of the first pattern are not listed: they need not be readable, and nothing is to be found there.
-        Step::Name(name) if !rest.is_empty() => descend(&directory.join(name), rest, directories, depth, found),
+        Step::Name(name) if !rest.is_empty() => {
+            descend(&directory.join(name), rest, directories, depth, found)
+        }
         Step::Name(name) => {
             let entries = directories.list(directory);
             if let Ok(at) = entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name)) {
@@ -91,13 +109,28 @@ fn descend(
                 if let Ok(meta) = std::fs::symlink_metadata(&path)
                     && !meta.is_dir()
                 {
-                    let kind = if meta.is_symlink() { EntryKind::Link } else { EntryKind::File };
-                    found(path, Entry { name: name.clone(), ino: meta.ino(), kind });
+                    let kind = if meta.is_symlink() {
+                        EntryKind::Link
+                    } else {
+                        EntryKind::File
+                    };
+                    found(
+                        path,
+                        Entry {
+                            name: name.clone(),
+                            ino: meta.ino(),
+                            kind,
+                        },
+                    );
                 }
             }
         }
         Step::Matching(pattern) => {
-            for entry in directories.list(directory).iter().filter(|entry| pattern.is_match(Path::new(&entry.name))) {
+            for entry in directories
+                .list(directory)
+                .iter()
+                .filter(|entry| pattern.is_match(Path::new(&entry.name)))
+            {
                 let path = directory.join(&entry.name);
                 match (entry.kind, rest.is_empty()) {
                     (EntryKind::Directory, false) | (EntryKind::Link, false) => {
@@ -114,8 +147,18 @@ fn descend(
                 return;
             }
             // Links to directories are not followed here: they may lead in a circle.
-            for entry in directories.list(directory).iter().filter(|entry| entry.kind == EntryKind::Directory) {
-                descend(&directory.join(&entry.name), steps, directories, depth + 1, found);
+            for entry in directories
+                .list(directory)
+                .iter()
+                .filter(|entry| entry.kind == EntryKind::Directory)
+            {
+                descend(
+                    &directory.join(&entry.name),
+                    steps,
+                    directories,
+                    depth + 1,
+                    found,
+                );
             }
         }
     }
@@ -130,7 +173,10 @@ pub(crate) struct Excludes {
 
 impl Excludes {
     pub(crate) fn none() -> Excludes {
-        Excludes { set: GlobSet::empty(), texts: Vec::new() }
+        Excludes {
+            set: GlobSet::empty(),
+            texts: Vec::new(),
+        }
     }
 
     pub(crate) fn parse(texts: &[String]) -> Result<Excludes, PatternError> {
@@ -138,13 +184,21 @@ impl Excludes {
         for text in texts {
             set.add(build(text)?);
         }
-        let set = set.build().map_err(|error| PatternError(error.to_string()))?;
-        Ok(Excludes { set, texts: texts.to_vec() })
+        let set = set
+            .build()
+            .map_err(|error| PatternError(error.to_string()))?;
+        Ok(Excludes {
+            set,
+            texts: texts.to_vec(),
+        })
     }
 
     pub(super) fn covers(&self, path: &Path) -> bool {
         !self.texts.is_empty()
-            && (self.set.is_match(path) || path.file_name().is_some_and(|name| self.set.is_match(Path::new(name))))
+            && (self.set.is_match(path)
+                || path
+                    .file_name()
+                    .is_some_and(|name| self.set.is_match(Path::new(name))))
     }
 }
 
@@ -164,7 +218,12 @@ fn build(pattern: &str) -> Result<globset::Glob, PatternError> {
     GlobBuilder::new(pattern)
         .literal_separator(true)
         .build()
-        .map_err(|error| PatternError(format!("{pattern:?} is not a path pattern: {}", error.kind())))
+        .map_err(|error| {
+            PatternError(format!(
+                "{pattern:?} is not a path pattern: {}",
+                error.kind()
+            ))
+        })
 }
 
 fn glob(pattern: &str) -> Result<GlobMatcher, PatternError> {
@@ -190,7 +249,13 @@ mod tests {
     #[test]
     fn patterns_match_within_a_component_and_two_stars_descend() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["a.log", "b.log.1", "nginx/x.log", "nginx/deep/y.log", "apache/z.log"] {
+        for path in [
+            "a.log",
+            "b.log.1",
+            "nginx/x.log",
+            "nginx/deep/y.log",
+            "apache/z.log",
+        ] {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
@@ -199,10 +264,22 @@ mod tests {
         assert_eq!(matched(dir.path(), "a.log"), ["a.log"]);
         assert_eq!(matched(dir.path(), "*.log"), ["a.log"]);
         assert_eq!(matched(dir.path(), "*.log*"), ["a.log", "b.log.1"]);
-        assert_eq!(matched(dir.path(), "*/*.log"), ["apache/z.log", "nginx/x.log"]);
-        assert_eq!(matched(dir.path(), "{nginx,apache}/?.log"), ["apache/z.log", "nginx/x.log"]);
-        assert_eq!(matched(dir.path(), "**/*.log"), ["a.log", "apache/z.log", "nginx/deep/y.log", "nginx/x.log"]);
-        assert_eq!(matched(dir.path(), "nginx/**"), ["nginx/circle", "nginx/deep/y.log", "nginx/x.log"]);
+        assert_eq!(
+            matched(dir.path(), "*/*.log"),
+            ["apache/z.log", "nginx/x.log"]
+        );
+        assert_eq!(
+            matched(dir.path(), "{nginx,apache}/?.log"),
+            ["apache/z.log", "nginx/x.log"]
+        );
+        assert_eq!(
+            matched(dir.path(), "**/*.log"),
+            ["a.log", "apache/z.log", "nginx/deep/y.log", "nginx/x.log"]
+        );
+        assert_eq!(
+            matched(dir.path(), "nginx/**"),
+            ["nginx/circle", "nginx/deep/y.log", "nginx/x.log"]
+        );
         assert_eq!(matched(dir.path(), "none/*.log"), [""; 0]);
     }
 

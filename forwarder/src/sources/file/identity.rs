@@ -26,7 +26,10 @@ pub(crate) struct Print {
 impl Print {
     pub(super) fn of(bytes: &[u8]) -> Print {
         debug_assert!(bytes.len() <= HEAD_BYTES);
-        Print { len: bytes.len() as u16, hash: Hash::of(bytes) }
+        Print {
+            len: bytes.len() as u16,
+            hash: Hash::of(bytes),
+        }
     }
 }
 
@@ -71,7 +74,10 @@ impl Head {
     pub(super) fn print(&self) -> Print {
         match self {
             Head::Growing(bytes) => Print::of(bytes),
-            Head::Full(hash) => Print { len: HEAD_BYTES as u16, hash: *hash },
+            Head::Full(hash) => Print {
+                len: HEAD_BYTES as u16,
+                hash: *hash,
+            },
         }
     }
 
@@ -108,7 +114,8 @@ impl Guard {
     /// `bytes` ends at the new offset and is either long enough or begins with the file.
     pub(super) fn replace(&mut self, bytes: &[u8]) {
         self.0.clear();
-        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(GUARD_BYTES)..]);
+        self.0
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(GUARD_BYTES)..]);
     }
 
     pub(super) fn print(&self) -> Print {

@@ -261,7 +261,10 @@ impl FileSource {
                 Moved::Read => {}
             }
             tail.moved = Moved::No;
-            state.push((position_key(source, tail.key), Some(tail.position().encode().into())));
+            state.push((
+                position_key(source, tail.key),
+                Some(tail.position().encode().into()),
+            ));
         }
         while found < FOUND_PER_FRAME
             && let Some(key) = self.moved_orphans.pop_first()
@@ -292,7 +295,11 @@ impl FileSource {
     }
 
     /// What was read since some frame is not stored after all: goes back to `positions`, the state as recovered.
-    pub(crate) fn rewind(&mut self, mut positions: BTreeMap<FileKey, Position>, started_before: bool) {
+    pub(crate) fn rewind(
+        &mut self,
+        mut positions: BTreeMap<FileKey, Position>,
+        started_before: bool,
+    ) {
         self.started_before = started_before;
         self.owes_first_start = !started_before;
         self.ready.clear();
@@ -300,7 +307,9 @@ impl FileSource {
         self.moved_orphans.clear();
         let keys: Vec<FileKey> = self.tails.keys().copied().collect();
         for key in keys {
-            let Some(tail) = self.tails.get_mut(&key) else { continue };
+            let Some(tail) = self.tails.get_mut(&key) else {
+                continue;
+            };
             tail.queued = false;
             let Some(position) = positions.remove(&key) else {
                 if tail.in_pattern || tail.path.is_some() {
@@ -318,7 +327,10 @@ impl FileSource {
                 positions.insert(key, position);
                 continue;
             };
-            let now = Moment { unix_nano: position.confirmed_unix_nano, at: tail.idle_since };
+            let now = Moment {
+                unix_nano: position.confirmed_unix_nano,
+                at: tail.idle_since,
+            };
             match Tail::resume(&self.config.name, key, &position, &file, now) {
                 Ok(Ok(mut resumed)) => {
                     (resumed.path, resumed.in_pattern) = (tail.path.clone(), tail.in_pattern);
@@ -343,13 +355,20 @@ impl FileSource {
 
     /// Bytes that are there and not read, of files that have no name any more.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.tails.values().filter(|tail| tail.path.is_none()).map(Tail::unread_bytes).sum()
+        self.tails
+            .values()
+            .filter(|tail| tail.path.is_none())
+            .map(Tail::unread_bytes)
+            .sum()
     }
 
     /// At most `most` files, and how many there are.
     pub(crate) fn status(&self, most: usize) -> (usize, Vec<FileStatus>) {
         let followed = self.tails.values().map(|tail| FileStatus {
-            path: tail.path.as_deref().map_or_else(|| path_text(&tail.name), path_text),
+            path: tail
+                .path
+                .as_deref()
+                .map_or_else(|| path_text(&tail.name), path_text),
             offset: tail.offset,
             size: tail.size,
             lag_bytes: tail.unread_bytes(),
@@ -391,7 +410,11 @@ impl FileSource {
         let Some(tail) = self.tails.get(&key) else {
             return false;
         };
-        let Some(generations) = self.generations.get(&tail.name).filter(|keys| keys.len() > 1) else {
+        let Some(generations) = self
+            .generations
+            .get(&tail.name)
+            .filter(|keys| keys.len() > 1)
+        else {
             return false;
         };
         let mut older = generations.iter().filter_map(|other| self.tails.get(other));
@@ -400,7 +423,10 @@ impl FileSource {
 
     fn flush_waiting(&mut self, now: Moment) {
         let idle_flush = self.config.idle_flush;
-        let waiting = self.tails.values().filter(|tail| tail.waits_longer_than(idle_flush, now.at));
+        let waiting = self
+            .tails
+            .values()
+            .filter(|tail| tail.waits_longer_than(idle_flush, now.at));
         let waiting: Vec<FileKey> = waiting.map(|tail| tail.key).collect();
         for key in waiting {
             self.queue(key);
@@ -417,7 +443,11 @@ impl FileSource {
         }
         let path = tail.path.as_deref().ok_or(OpenError::NotFound)?;
         let (file, stat) = open::open(path)?;
-        if (Inode { dev: stat.st_dev, ino: stat.st_ino }) != tail.inode {
+        if (Inode {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }) != tail.inode
+        {
             return Err(OpenError::NotFound);
         }
         tail.handle = Some(file);
@@ -448,7 +478,10 @@ impl FileSource {
         let mut gone = Vec::new();
         for (&key, tail) in &mut self.tails {
             let idle = now.at.saturating_duration_since(tail.idle_since);
-            if tail.in_pattern || tail.unread_bytes() > 0 && tail.copy_of.is_none() || idle < CLOSE_AFTER {
+            if tail.in_pattern
+                || tail.unread_bytes() > 0 && tail.copy_of.is_none()
+                || idle < CLOSE_AFTER
+            {
                 continue;
             }
             if tail.path.is_none() || idle >= REMEMBER_FOR {
@@ -458,7 +491,11 @@ impl FileSource {
             }
         }
         for key in gone {
-            let links = self.tails.get(&key).and_then(|tail| tail.handle.as_ref()).map(link_count);
+            let links = self
+                .tails
+                .get(&key)
+                .and_then(|tail| tail.handle.as_ref())
+                .map(link_count);
             let Some(position) = self.forget(key) else {
                 continue;
             };
@@ -468,7 +505,11 @@ impl FileSource {
                 self.orphan(key, position, now);
             }
         }
-        let open = self.tails.values().filter(|tail| tail.handle.is_some()).count();
+        let open = self
+            .tails
+            .values()
+            .filter(|tail| tail.handle.is_some())
+            .count();
         if open > MAX_OPEN {
             let mut closable: Vec<_> = (self.tails.values())
                 .filter(|tail| tail.handle.is_some() && tail.path.is_some() && !tail.queued)
@@ -487,10 +528,18 @@ impl FileSource {
             .map(|(&key, _)| key)
             .collect();
         if self.orphans.len() > MAX_ORPHANS {
-            let mut by_age: Vec<_> =
-                self.orphans.iter().map(|(&key, position)| (position.missing_since_unix_nano, key)).collect();
+            let mut by_age: Vec<_> = self
+                .orphans
+                .iter()
+                .map(|(&key, position)| (position.missing_since_unix_nano, key))
+                .collect();
             by_age.sort_unstable();
-            aged.extend(by_age.iter().take(self.orphans.len() - MAX_ORPHANS).map(|&(_, key)| key));
+            aged.extend(
+                by_age
+                    .iter()
+                    .take(self.orphans.len() - MAX_ORPHANS)
+                    .map(|&(_, key)| key),
+            );
         }
         for key in aged {
             self.orphans.remove(&key);
@@ -526,7 +575,10 @@ impl FileSource {
             self.by_path.insert(path.clone(), key);
             self.refused.remove(path);
         }
-        self.generations.entry(tail.name.clone()).or_default().push(key);
+        self.generations
+            .entry(tail.name.clone())
+            .or_default()
+            .push(key);
         self.tails.insert(key, tail);
     }
 
@@ -575,7 +627,9 @@ pub(crate) fn first_start_key(source: &str) -> Bytes {
 
 /// Reads one entry of the state; `key` is what follows [`positions_prefix`].
 pub(crate) fn read_position(key: &[u8], value: &[u8]) -> Option<(FileKey, Position)> {
-    let key = str::from_utf8(key).ok().and_then(|key| u64::from_str_radix(key, 16).ok())?;
+    let key = str::from_utf8(key)
+        .ok()
+        .and_then(|key| u64::from_str_radix(key, 16).ok())?;
     match Position::decode(value) {
         Ok(position) => Some((FileKey(key), position)),
         Err(error) => {

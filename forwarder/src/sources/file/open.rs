@@ -46,7 +46,14 @@ impl From<rustix::io::Errno> for OpenError {
 pub(crate) fn open(path: &Path) -> Result<(File, Stat), OpenError> {
     let mut left: VecDeque<OsString> = VecDeque::new();
     push_components(&mut left, path);
-    let root = || openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root = || {
+        openat(
+            CWD,
+            "/",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    };
     let mut directory: OwnedFd = root()?;
     // Links on the way: owner, and how many components were left behind each. Its target is what is reached when no more are left.
     let mut links: Vec<(u32, usize)> = Vec::new();
@@ -85,7 +92,8 @@ pub(crate) fn open(path: &Path) -> Result<(File, Stat), OpenError> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(OpenError::NotRegular);
         }
-        let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let read =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(&directory, component.as_os_str(), read, Mode::empty())?;
         let opened = fstat(&file)?;
         // Between the look and the opening the name may have moved on to another file: look again with the next scan.
@@ -132,10 +140,22 @@ mod tests {
         std::fs::create_dir(dir.path().join("real")).unwrap();
         std::fs::write(dir.path().join("real/x.log"), "xyz").unwrap();
         symlink(dir.path().join("real"), dir.path().join("by-link")).unwrap();
-        assert_eq!(open(&dir.path().join("by-link/../by-link/x.log")).unwrap().1.st_size, 3);
+        assert_eq!(
+            open(&dir.path().join("by-link/../by-link/x.log"))
+                .unwrap()
+                .1
+                .st_size,
+            3
+        );
         symlink("loop.log", dir.path().join("loop.log")).unwrap();
-        assert!(matches!(open(&dir.path().join("loop.log")), Err(OpenError::LinkLoop)));
-        assert!(matches!(open(&dir.path().join("none.log")), Err(OpenError::NotFound)));
+        assert!(matches!(
+            open(&dir.path().join("loop.log")),
+            Err(OpenError::LinkLoop)
+        ));
+        assert!(matches!(
+            open(&dir.path().join("none.log")),
+            Err(OpenError::NotFound)
+        ));
     }
 
     #[test]
@@ -151,6 +171,9 @@ mod tests {
         lchown(&link, Some(4242), Some(4242)).unwrap();
         assert!(matches!(open(&link), Err(OpenError::PlantedLink)));
         chown(&secret, Some(4242), Some(4242)).unwrap();
-        assert!(open(&link).is_ok(), "a link to one's own file gives nothing away");
+        assert!(
+            open(&link).is_ok(),
+            "a link to one's own file gives nothing away"
+        );
     }
 }

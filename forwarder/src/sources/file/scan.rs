@@ -19,6 +19,7 @@ use super::{
     position::FileKey,
     tail::{Change, Intake, Moved, Tail},
 };
+use crate::gaps::{Gap, GapReason};
 
 /// Directories are listed in full this often, whatever their time stamps say.
 const LIST_ALL_EVERY: u64 = 10;
@@ -36,7 +37,10 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn inode(&self) -> Inode {
-        Inode { dev: self.stat.st_dev, ino: self.stat.st_ino }
+        Inode {
+            dev: self.stat.st_dev,
+            ino: self.stat.st_ino,
+        }
     }
 
     fn size(&self) -> u64 {
@@ -48,7 +52,8 @@ impl FileSource {
     /// Looks at every name that the patterns lead to: knows again what was moved, finds what is new, misses what is gone.
     pub(super) fn scan(&mut self, intake: &mut Intake<'_>) {
         self.rounds += 1;
-        self.directories.begin(self.rounds % LIST_ALL_EVERY == 1, intake.now.unix_nano);
+        self.directories
+            .begin(self.rounds % LIST_ALL_EVERY == 1, intake.now.unix_nano);
         let mut matched: BTreeMap<PathBuf, Entry> = BTreeMap::new();
         for pattern in &self.config.paths {
             pattern.walk(&mut self.directories, &mut |path, entry| {
@@ -58,8 +63,11 @@ impl FileSource {
             });
         }
         self.refused.retain(|path, _| matched.contains_key(path));
-        let unknown: Vec<&PathBuf> =
-            matched.iter().filter(|(path, entry)| !self.is_where_it_was(path, entry, intake)).map(|(path, _)| path).collect();
+        let unknown: Vec<&PathBuf> = matched
+            .iter()
+            .filter(|(path, entry)| !self.is_where_it_was(path, entry, intake))
+            .map(|(path, _)| path)
+            .collect();
         let mut found = Vec::new();
         for path in unknown {
             found.extend(self.meet(path, intake));
@@ -73,6 +81,15 @@ impl FileSource {
                 self.content_gone(key, position, change, intake);
             }
         }
+        let absent: Vec<PathBuf> = self
+            .generations
+            .keys()
+            .filter(|name| !matched.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in absent {
+            self.find_missed(&name, &matched, intake);
+        }
         for new in found {
             self.find_missed(&new.path, &matched, intake);
             let name = new.path.clone();
@@ -83,7 +100,11 @@ impl FileSource {
 
     /// Whether a name still leads to the file that it led to, by the inode in its directory.
     fn is_where_it_was(&mut self, path: &Path, entry: &Entry, intake: &Intake<'_>) -> bool {
-        let Some(tail) = self.by_path.get(path).and_then(|key| self.tails.get_mut(key)) else {
+        let Some(tail) = self
+            .by_path
+            .get(path)
+            .and_then(|key| self.tails.get_mut(key))
+        else {
             return false;
         };
         if entry.kind != EntryKind::File || entry.ino != tail.inode.ino {
@@ -103,9 +124,16 @@ impl FileSource {
                 return None;
             }
         };
-        let found = Found { path: path.to_owned(), file, stat };
+        let found = Found {
+            path: path.to_owned(),
+            file,
+            stat,
+        };
         if self.own.covers(path, found.inode().dev, found.inode().ino) {
-            self.refuse_path(path.to_owned(), &OpenError::Io(io::Error::other("is the forwarder's own")));
+            self.refuse_path(
+                path.to_owned(),
+                &OpenError::Io(io::Error::other("is the forwarder's own")),
+            );
             return None;
         }
         let Some(&key) = self.by_inode.get(&found.inode()) else {
@@ -154,16 +182,26 @@ impl FileSource {
         if self.orphans.is_empty() {
             return found;
         }
-        let orphans = self.orphans.iter().filter(|(_, position)| !position.replaced);
-        let by_inode: HashMap<Inode, FileKey> = orphans.map(|(&key, position)| (position.inode, key)).collect();
+        let orphans = self
+            .orphans
+            .iter()
+            .filter(|(_, position)| !position.replaced);
+        let by_inode: HashMap<Inode, FileKey> = orphans
+            .map(|(&key, position)| (position.inode, key))
+            .collect();
         let mut new = Vec::new();
         for found in found {
             let key = by_inode.get(&found.inode()).copied().or_else(|| {
                 // The same file on a device that has another number now.
                 let same = |position: &super::Position| {
-                    position.inode.ino == found.inode().ino && position.path == found.path && !position.replaced
+                    position.inode.ino == found.inode().ino
+                        && position.path == found.path
+                        && !position.replaced
                 };
-                self.orphans.iter().find(|(_, position)| same(position)).map(|(&key, _)| key)
+                self.orphans
+                    .iter()
+                    .find(|(_, position)| same(position))
+                    .map(|(&key, _)| key)
             });
             match key {
                 Some(key) => new.extend(self.resume(key, found, true, changed, intake)),
@@ -185,7 +223,10 @@ impl FileSource {
         let position = self.orphans.get(&key)?;
         match Tail::resume(&self.config.name, key, position, &found.file, intake.now) {
             Ok(Ok(mut tail)) => {
-                if position.missing_since_unix_nano != 0 || position.path != found.path || position.inode != found.inode() {
+                if position.missing_since_unix_nano != 0
+                    || position.path != found.path
+                    || position.inode != found.inode()
+                {
                     tail.moved = Moved::Found;
                 }
                 self.orphans.remove(&key);
@@ -205,9 +246,16 @@ impl FileSource {
     }
 
     /// Follows a tail in the file that was found for it.
-    pub(super) fn adopt(&mut self, mut tail: Tail, found: Found, in_pattern: bool, intake: &Intake<'_>) {
+    pub(super) fn adopt(
+        &mut self,
+        mut tail: Tail,
+        found: Found,
+        in_pattern: bool,
+        intake: &Intake<'_>,
+    ) {
         let key = tail.key;
         (tail.inode, tail.size, tail.in_pattern) = (found.inode(), found.size(), in_pattern);
+        tail.known_size = tail.known_size.max(tail.size);
         tail.path = Some(found.path);
         tail.seen_in_round = self.rounds;
         if in_pattern {
@@ -228,15 +276,27 @@ impl FileSource {
         if self.by_inode.contains_key(&found.inode()) {
             return;
         }
-        let mut tail = Tail::new(&self.config.name, self.new_key(), name, found.inode(), intake.now);
+        let mut tail = Tail::new(
+            &self.config.name,
+            self.new_key(),
+            name,
+            found.inode(),
+            intake.now,
+        );
         let generations = self.generations.get(&tail.name).into_iter().flatten();
-        let newest = generations.filter_map(|key| self.tails.get(key)).map(|tail| tail.found_unix_nano).max();
-        tail.found_unix_nano = newest.map_or(tail.found_unix_nano, |newest| tail.found_unix_nano.max(newest + 1));
+        let newest = generations
+            .filter_map(|key| self.tails.get(key))
+            .map(|tail| tail.found_unix_nano)
+            .max();
+        tail.found_unix_nano = newest.map_or(tail.found_unix_nano, |newest| {
+            tail.found_unix_nano.max(newest + 1)
+        });
         if !self.started_before && self.owes_first_start && self.rounds == 1 {
             match self.config.start_at {
                 StartAt::Beginning => tail.backfill_end = found.size(),
                 StartAt::End => {
-                    let begun = last_line(&found.file, found.size()).and_then(|at| tail.skip_to(&found.file, at));
+                    let begun = last_line(&found.file, found.size())
+                        .and_then(|at| tail.skip_to(&found.file, at));
                     if let Err(error) = begun {
                         self.refuse_path(found.path, &OpenError::Io(error));
                         return;
@@ -249,10 +309,16 @@ impl FileSource {
 
     /// Finds out where files are that no pattern led to in this round.
     fn relocate_tails(&mut self, intake: &mut Intake<'_>) {
-        let unseen: Vec<FileKey> =
-            self.tails.values().filter(|tail| tail.seen_in_round != self.rounds).map(|tail| tail.key).collect();
+        let unseen: Vec<FileKey> = self
+            .tails
+            .values()
+            .filter(|tail| tail.seen_in_round != self.rounds)
+            .map(|tail| tail.key)
+            .collect();
         for key in unseen {
-            let Some(tail) = self.tails.get_mut(&key) else { continue };
+            let Some(tail) = self.tails.get_mut(&key) else {
+                continue;
+            };
             tail.in_pattern = false;
             let (inode, Some(path)) = (tail.inode, tail.path.clone()) else {
                 continue;
@@ -268,7 +334,9 @@ impl FileSource {
             if self.by_path.get(&path) == Some(&key) {
                 self.by_path.remove(&path);
             }
-            let Some(tail) = self.tails.get_mut(&key) else { continue };
+            let Some(tail) = self.tails.get_mut(&key) else {
+                continue;
+            };
             tail.path = None;
             tail.idle_since = intake.now.at;
             if tail.handle.is_none()
@@ -282,21 +350,38 @@ impl FileSource {
 
     /// Finds files by their inodes in the directory where they were, for positions that no matching name led to.
     fn relocate_orphans(&mut self, changed: &mut Vec<(FileKey, Change)>, intake: &mut Intake<'_>) {
-        let lost = |position: &super::Position| position.missing_since_unix_nano == 0 && !position.replaced;
-        let keys: Vec<FileKey> = self.orphans.iter().filter(|(_, position)| lost(position)).map(|(&key, _)| key).collect();
+        let lost = |position: &super::Position| {
+            position.missing_since_unix_nano == 0 && !position.replaced
+        };
+        let keys: Vec<FileKey> = self
+            .orphans
+            .iter()
+            .filter(|(_, position)| lost(position))
+            .map(|(&key, _)| key)
+            .collect();
         for key in keys {
             if changed.iter().any(|(other, _)| *other == key) {
                 continue;
             }
-            let Some(position) = self.orphans.get(&key) else { continue };
+            let Some(position) = self.orphans.get(&key) else {
+                continue;
+            };
             let (path, inode) = (position.path.clone(), position.inode);
             if self.by_inode.contains_key(&inode) {
                 self.orphans.remove(&key);
                 self.removed.insert(key);
                 continue;
             }
-            let named = if self.lies_at(&path, inode) { Some(path.clone()) } else { self.named_in(path.parent(), inode) };
-            let found = named.and_then(|path| open::open(&path).ok().map(|(file, stat)| Found { path, file, stat }));
+            let named = if self.lies_at(&path, inode) {
+                Some(path.clone())
+            } else {
+                self.named_in(path.parent(), inode)
+            };
+            let found = named.and_then(|path| {
+                open::open(&path)
+                    .ok()
+                    .map(|(file, stat)| Found { path, file, stat })
+            });
             if let Some(found) = found.filter(|found| found.inode() == inode) {
                 // Given back where it has other content: no pattern leads to it, so it is nobody's.
                 let _ = self.resume(key, found, false, changed, intake);
@@ -323,12 +408,19 @@ impl FileSource {
     fn named_in(&mut self, directory: Option<&Path>, inode: Inode) -> Option<PathBuf> {
         let directory = directory?;
         let entries = self.directories.list(directory);
-        let mut named = entries.iter().filter(|entry| entry.kind == EntryKind::File && entry.ino == inode.ino);
-        named.map(|entry| directory.join(&entry.name)).find(|path| leads_to(path, inode))
+        let mut named = entries
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::File && entry.ino == inode.ino);
+        named
+            .by_ref()
+            .map(|entry| directory.join(&entry.name))
+            .find(|path| leads_to(path, inode))
     }
 
     fn moved_to(&mut self, key: FileKey, path: PathBuf) {
-        let Some(tail) = self.tails.get_mut(&key) else { return };
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
         if let Some(before) = tail.path.replace(path.clone())
             && self.by_path.get(&before) == Some(&key)
         {
@@ -338,28 +430,51 @@ impl FileSource {
         self.by_path.insert(path, key);
     }
 
-    /// A name leads to a new file: generations between it and the one that had the name before may have been renamed already, to names
+    /// A name leads to a new file, or to none: generations since the one that was last seen under it may have been renamed already, to names
     /// that no pattern leads to. Those written to after the old one was last seen under the name are read too, oldest first.
-    fn find_missed(&mut self, name: &Path, matched: &BTreeMap<PathBuf, Entry>, intake: &Intake<'_>) {
+    fn find_missed(
+        &mut self,
+        name: &Path,
+        matched: &BTreeMap<PathBuf, Entry>,
+        intake: &Intake<'_>,
+    ) {
         let (Some(directory), Some(base)) = (name.parent(), name.file_name()) else {
             return;
         };
-        let tails = self.generations.get(name).into_iter().flatten().filter_map(|key| self.tails.get(key));
+        let tails = self
+            .generations
+            .get(name)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.tails.get(key));
         let tails = tails.map(|tail| tail.confirmed_unix_nano);
-        let orphans = self.orphans.values().filter(|position| position.name == name);
-        let Some(confirmed) = tails.chain(orphans.map(|position| position.confirmed_unix_nano)).max() else {
+        let orphans = self
+            .orphans
+            .values()
+            .filter(|position| position.name == name);
+        let Some(confirmed) = tails
+            .chain(orphans.map(|position| position.confirmed_unix_nano))
+            .max()
+        else {
             return;
         };
         let mut missed = Vec::new();
         for entry in self.directories.list(directory).iter() {
-            if entry.kind != EntryKind::File || !names::is_rotated(base, &entry.name) || names::is_packed(&entry.name) {
+            if entry.kind != EntryKind::File
+                || !names::is_rotated(base, &entry.name)
+                || names::is_packed(&entry.name)
+            {
                 continue;
             }
             let path = directory.join(&entry.name);
-            if matched.contains_key(&path) || self.by_path.contains_key(&path) || self.config.exclude.covers(&path) {
+            if matched.contains_key(&path)
+                || self.by_path.contains_key(&path)
+                || self.config.exclude.covers(&path)
+            {
                 continue;
             }
-            let modified = std::fs::symlink_metadata(&path).map_or(0, |meta| modified_unix_nano(&meta));
+            let modified =
+                std::fs::symlink_metadata(&path).map_or(0, |meta| modified_unix_nano(&meta));
             // Time stamps of files are coarser than the clock.
             if modified.saturating_add(SETTLED_AFTER_NANOS / 5) < confirmed {
                 continue;
@@ -370,17 +485,58 @@ impl FileSource {
         }
         missed.sort_by_key(|(modified, _)| *modified);
         for (_, found) in missed.into_iter().take(MAX_MISSED) {
-            let known = self.orphans.values().any(|position| position.inode == found.inode() && !position.replaced);
-            if !known && !self.own.covers(&found.path, found.inode().dev, found.inode().ino) {
+            let known = self
+                .orphans
+                .values()
+                .any(|position| position.inode == found.inode() && !position.replaced);
+            if !known
+                && !self
+                    .own
+                    .covers(&found.path, found.inode().dev, found.inode().ino)
+            {
                 tracing::debug!(source = %self.config.name, path = %found.path.display(), "found a generation that was never seen under its name");
                 self.begin(name.to_owned(), found, false, intake);
             }
         }
     }
 
+    /// A file became shorter, though not shorter than what was read of it: it was cut within what is unread, or is other content.
+    fn shrunk(&mut self, key: FileKey, intake: &mut Intake<'_>) {
+        if let Err(error) = self.open_again(key) {
+            return self.refuse(key, error);
+        }
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
+        match tail.handle.as_ref().map(|file| tail.stands(file)) {
+            Some(Ok(false)) => return self.changed(key, Change::Truncated, intake),
+            Some(Ok(true)) => {}
+            Some(Err(error)) => return self.refuse(key, OpenError::Io(error)),
+            None => return,
+        }
+        // A file of which nothing was read may be other content just as well: either way these bytes are gone.
+        let (from, to) = (tail.size, tail.known_size);
+        tail.known_size = tail.size;
+        tail.waiting = None;
+        let name = tail.name.clone();
+        let gap = Gap::new(
+            GapReason::Truncated,
+            "a file was cut within what was unread of it",
+        );
+        let gap = Gap {
+            bytes: to - from,
+            range: Some((from, to)),
+            ..gap.in_file(&self.config.name, &name)
+        };
+        intake.batch.push_gap(&gap, intake.now);
+        self.queue(key);
+    }
+
     /// Looks whether a file grew, shrank or was written over.
     pub(super) fn look_at(&mut self, key: FileKey, intake: &mut Intake<'_>) {
-        let Some(tail) = self.tails.get_mut(&key) else { return };
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
         let stat = match (&tail.handle, &tail.path) {
             (Some(file), _) => fstat(file.as_fd()).map_err(io::Error::from),
             (None, Some(path)) => rustix::fs::stat(path).map_err(io::Error::from),
@@ -391,7 +547,11 @@ impl FileSource {
             Err(error) if is_gone(&error) => return,
             Err(error) => return self.refuse(key, OpenError::Io(error)),
         };
-        if (Inode { dev: stat.st_dev, ino: stat.st_ino }) != tail.inode {
+        if (Inode {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }) != tail.inode
+        {
             return; // the scan finds out
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -402,6 +562,9 @@ impl FileSource {
             return self.changed(key, Change::Truncated, intake);
         }
         tail.size = size;
+        if size < tail.known_size && tail.copy_of.is_none() {
+            return self.shrunk(key, intake);
+        }
         if size > tail.offset {
             if tail.copy_of.is_some() {
                 self.follow_copy(key);
@@ -411,8 +574,12 @@ impl FileSource {
             return;
         }
         let stamp = (
-            (stat.st_mtime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
-            (stat.st_ctime as i64).saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec as i64),
+            (stat.st_mtime as i64)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(stat.st_mtime_nsec as i64),
+            (stat.st_ctime as i64)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(stat.st_ctime_nsec as i64),
         );
         if tail.stood_at == Some(stamp) || tail.offset == 0 {
             return;
@@ -420,12 +587,15 @@ impl FileSource {
         if let Err(error) = self.open_again(key) {
             return self.refuse(key, error);
         }
-        let Some(tail) = self.tails.get_mut(&key) else { return };
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
         match tail.handle.as_ref().map(|file| tail.stands(file)) {
             Some(Ok(false)) => self.changed(key, Change::Rewritten, intake),
             Some(Ok(true)) => {
                 // What changed only just now may change again within the same time stamp.
-                let settled = intake.now.unix_nano.saturating_sub(stamp.0.max(stamp.1)) > SETTLED_AFTER_NANOS;
+                let settled =
+                    intake.now.unix_nano.saturating_sub(stamp.0.max(stamp.1)) > SETTLED_AFTER_NANOS;
                 tail.stood_at = settled.then_some(stamp);
             }
             Some(Err(error)) => self.refuse(key, OpenError::Io(error)),
@@ -445,7 +615,12 @@ impl Tail {
 
 /// Whether `path`, links followed, is this inode now.
 fn leads_to(path: &Path, inode: Inode) -> bool {
-    rustix::fs::stat(path).is_ok_and(|stat| (Inode { dev: stat.st_dev, ino: stat.st_ino }) == inode)
+    rustix::fs::stat(path).is_ok_and(|stat| {
+        (Inode {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }) == inode
+    })
 }
 
 /// Where the last line begins that is not complete, or the end.

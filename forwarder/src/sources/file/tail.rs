@@ -106,7 +106,10 @@ pub(super) struct Tail {
     pub(super) handle: Option<File>,
     /// Whether a pattern of the source leads to it.
     pub(super) in_pattern: bool,
+    /// Size when last looked at.
     pub(super) size: u64,
+    /// The largest size that is known of this content: seen before its bytes were found to stand.
+    pub(super) known_size: u64,
     /// Modification and change time at which the bytes before the offset were last seen to stand; `None`: look again.
     pub(super) stood_at: Option<(i64, i64)>,
     pub(super) waiting: Option<Waiting>,
@@ -127,13 +130,32 @@ pub(super) struct Tail {
 
 impl Tail {
     /// A file that was never read.
-    pub(super) fn new(source: &str, key: FileKey, name: PathBuf, inode: Inode, now: Moment) -> Tail {
+    pub(super) fn new(
+        source: &str,
+        key: FileKey,
+        name: PathBuf,
+        inode: Inode,
+        now: Moment,
+    ) -> Tail {
         let path = path_text(&name);
-        let base = name.file_name().map(|base| path_text(base.as_ref())).unwrap_or_default();
-        let mut attributes = vec![("log.file.path".to_owned(), path), ("log.file.name".to_owned(), base)];
-        let origin = Origin { source: source.to_owned(), kind: "file".to_owned(), attributes: attributes.clone() };
+        let base = name
+            .file_name()
+            .map(|base| path_text(base.as_ref()))
+            .unwrap_or_default();
+        let mut attributes = vec![
+            ("log.file.path".to_owned(), path),
+            ("log.file.name".to_owned(), base),
+        ];
+        let origin = Origin {
+            source: source.to_owned(),
+            kind: "file".to_owned(),
+            attributes: attributes.clone(),
+        };
         attributes.push(("watchline.backfill".to_owned(), "true".to_owned()));
-        let backfill_origin = Origin { attributes, ..origin.clone() };
+        let backfill_origin = Origin {
+            attributes,
+            ..origin.clone()
+        };
         Tail {
             key,
             path: Some(name.clone()),
@@ -150,6 +172,7 @@ impl Tail {
             handle: None,
             in_pattern: true,
             size: 0,
+            known_size: 0,
             stood_at: None,
             waiting: None,
             no_feed_before: 0,
@@ -186,6 +209,7 @@ impl Tail {
         tail.found_unix_nano = position.found_unix_nano;
         tail.confirmed_unix_nano = position.confirmed_unix_nano;
         tail.copy_of = position.copy_of;
+        tail.known_size = position.known_size;
         tail.classified = position.offset > 0;
         tail.moved = Moved::No;
         Ok(Ok(tail))
@@ -201,7 +225,7 @@ impl Tail {
             guard: self.guard.print(),
             line: self.line,
             backfill_end: self.backfill_end,
-            known_size: self.size.max(self.offset),
+            known_size: self.known_size.max(self.offset),
             found_unix_nano: self.found_unix_nano,
             confirmed_unix_nano: self.confirmed_unix_nano,
             missing_since_unix_nano: 0,
@@ -254,14 +278,26 @@ impl Tail {
         // Two buffers that are read into while the rest of the intake is written to.
         let mut block = std::mem::take(&mut intake.buffers.block);
         let mut suspects = std::mem::take(&mut intake.buffers.suspects);
-        let taken = self.take_block(&handle, source, config, matcher, intake, flush, &mut block, &mut suspects);
+        let taken = self.take_block(
+            &handle,
+            source,
+            config,
+            matcher,
+            intake,
+            flush,
+            &mut block,
+            &mut suspects,
+        );
         intake.buffers.block = block;
         intake.buffers.suspects = suspects;
         self.handle = Some(handle);
         taken.unwrap_or_else(Taken::Failed)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the inside of `take`, with its buffers apart")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inside of `take`, with its buffers apart"
+    )]
     fn take_block(
         &mut self,
         file: &File,
@@ -280,33 +316,49 @@ impl Tail {
                 buffer.resize(guard + want, 0);
             }
             // The guard comes with the block: one read proves the offset and fetches what follows.
-            let read = read_up_to(file, &mut buffer[..guard + want], self.offset - guard as u64)?;
+            let read = read_up_to(
+                file,
+                &mut buffer[..guard + want],
+                self.offset - guard as u64,
+            )?;
             if read < guard {
                 return Ok(Taken::Changed(Change::Truncated));
             }
             let filled = read == guard + want;
-            if filled && want <= config.max_record && memchr(b'\n', &buffer[guard..read]).is_none() {
+            if filled && want <= config.max_record && memchr(b'\n', &buffer[guard..read]).is_none()
+            {
                 want = config.max_record + 1;
                 continue;
             }
             break (read - guard, filled);
         };
-        if buffer[..guard] != *self.guard.bytes() || self.offset > guard as u64 && !self.head.begins(file)? {
+        if buffer[..guard] != *self.guard.bytes()
+            || self.offset > guard as u64 && !self.head.begins(file)?
+        {
             return Ok(Taken::Changed(Change::Rewritten));
         }
         self.size = self.size.max(self.offset + read as u64);
+        self.known_size = self.known_size.max(self.size);
         let with_guard = &buffer[..guard + read];
-        if self.after_cut && self.offset == self.hole_bytes && with_guard[guard..].first() == Some(&0) {
+        if self.after_cut
+            && self.offset == self.hole_bytes
+            && with_guard[guard..].first() == Some(&0)
+        {
             return Ok(self.skip_hole(config, with_guard, intake, filled));
         }
         if self.after_cut && self.hole_bytes > 0 {
             self.say_hole(config, intake);
         }
-        self.split(file, source, config, matcher, intake, flush, with_guard, filled, suspects)
+        self.split(
+            file, source, config, matcher, intake, flush, with_guard, filled, suspects,
+        )
     }
 
     /// Takes the records of one block out of it.
-    #[expect(clippy::too_many_arguments, reason = "the inside of `take`, with its buffers apart")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the inside of `take`, with its buffers apart"
+    )]
     fn split(
         &mut self,
         file: &File,
@@ -334,10 +386,20 @@ impl Tail {
             let skipped = skipped + feed as u64;
             if skipped > 0 {
                 let end = self.offset + feed as u64;
-                let detail = format!("the rest of a record longer than {} bytes was left out", config.max_record);
+                let detail = format!(
+                    "the rest of a record longer than {} bytes was left out",
+                    config.max_record
+                );
                 let gap = Gap::new(GapReason::LineCut, detail).in_file(&config.name, &self.name);
                 let range = Some((end - skipped, end));
-                intake.batch.push_gap(&Gap { bytes: skipped, range, ..gap }, intake.now);
+                intake.batch.push_gap(
+                    &Gap {
+                        bytes: skipped,
+                        range,
+                        ..gap
+                    },
+                    intake.now,
+                );
             }
             self.line = LineState::Start;
             from = feed + 1;
@@ -349,13 +411,17 @@ impl Tail {
         let mut suspects = suspects.iter().map(|start| start + from).peekable();
         let mut classify = |lanes: &mut Lanes, start: usize, record: &[u8], backfill: bool| {
             while suspects.next_if(|&suspect| suspect < start).is_some() {}
-            let rule = matcher.filter(|_| suspects.next_if_eq(&start).is_some() && !backfill)?.rule(record, 0)?;
+            let rule = matcher
+                .filter(|_| suspects.next_if_eq(&start).is_some() && !backfill)?
+                .rule(record, 0)?;
             lanes.admit(rule, intake.now.at).then_some(rule)
         };
         let (now, lanes) = (intake.now, &mut *intake.lanes);
         let mut backfill = self.offset + (from as u64) < self.backfill_end;
         let (usual, first) = (Arc::clone(&self.origin), Arc::clone(&self.backfill_origin));
-        let mut writer = intake.batch.writer(source, if backfill { &first } else { &usual }, now);
+        let mut writer = intake
+            .batch
+            .writer(source, if backfill { &first } else { &usual }, now);
         let mut full = false;
         let mut line = self.line;
         let mut start = from;
@@ -369,7 +435,11 @@ impl Tail {
             if record.len() > config.max_record || line != LineState::Start {
                 let cut = record.len().saturating_sub(config.max_record);
                 let record = &record[..record.len() - cut];
-                let flags = Flags { cut: cut as u64, partial: false, continuation: line == LineState::Flushed };
+                let flags = Flags {
+                    cut: cut as u64,
+                    partial: false,
+                    continuation: line == LineState::Flushed,
+                };
                 // The line feed alone completes what was sent before: there is nothing more to send.
                 if !record.is_empty() {
                     let rule = classify(lanes, start, record, backfill);
@@ -383,7 +453,9 @@ impl Tail {
                 let rule = classify(lanes, start, record, backfill);
                 if rule.is_none() && writer.has_room(Lane::Routine, record.len()) {
                     writer.push(Lane::Routine, record, &[]);
-                } else if rule.is_none() || !push(&mut writer, lanes, rule, record, Flags::default()) {
+                } else if rule.is_none()
+                    || !push(&mut writer, lanes, rule, record, Flags::default())
+                {
                     full = true;
                     break;
                 }
@@ -397,7 +469,9 @@ impl Tail {
                 return Ok(if full { Taken::NoRoom } else { Taken::Nothing });
             }
             self.advance(with_guard, start, now);
-            return Ok(Taken::Some { more: full || filled });
+            return Ok(Taken::Some {
+                more: full || filled,
+            });
         }
         // What is left is a line without its end: at the end of the file, or one that is longer than a record may be.
         let continuation = line == LineState::Flushed;
@@ -410,12 +484,24 @@ impl Tail {
         if rest.len() <= config.max_record {
             if !flush {
                 self.wait(size, now.at);
-                return Ok(if start > 0 { Taken::Some { more: false } } else { Taken::Nothing });
+                return Ok(if start > 0 {
+                    Taken::Some { more: false }
+                } else {
+                    Taken::Nothing
+                });
             }
             let rule = classify(lanes, start, rest, rest_at < self.backfill_end);
-            let flags = Flags { cut: 0, partial: true, continuation };
+            let flags = Flags {
+                cut: 0,
+                partial: true,
+                continuation,
+            };
             if !push(&mut writer, lanes, rule, rest, flags) {
-                return Ok(if start > 0 { Taken::Some { more: true } } else { Taken::NoRoom });
+                return Ok(if start > 0 {
+                    Taken::Some { more: true }
+                } else {
+                    Taken::NoRoom
+                });
             }
             let with_rest = &with_guard[with_guard.len() - rest.len() - self.guard.len()..];
             self.advance(with_rest, rest.len(), now);
@@ -423,7 +509,12 @@ impl Tail {
             return Ok(Taken::Some { more: false });
         }
         let record = &rest[..config.max_record];
-        let end = line_end(file, &mut intake.buffers.ahead, size.max(self.no_feed_before), rest_at)?;
+        let end = line_end(
+            file,
+            &mut intake.buffers.ahead,
+            size.max(self.no_feed_before),
+            rest_at,
+        )?;
         let (end, next, line) = match end {
             LineEnd::Feed(feed) => (feed, feed + 1, LineState::Start),
             LineEnd::TooFar(at) => (at, at, LineState::Skipping(0)),
@@ -431,17 +522,29 @@ impl Tail {
             LineEnd::File(at) => {
                 self.no_feed_before = at;
                 self.wait(at, now.at);
-                return Ok(if start > 0 { Taken::Some { more: false } } else { Taken::Nothing });
+                return Ok(if start > 0 {
+                    Taken::Some { more: false }
+                } else {
+                    Taken::Nothing
+                });
             }
         };
         let Some(guard) = Guard::read(file, next)? else {
             return Ok(Taken::Changed(Change::Truncated));
         };
         let partial = matches!(line, LineState::Skipping(_)) && flush;
-        let flags = Flags { cut: end - rest_at - record.len() as u64, partial, continuation };
+        let flags = Flags {
+            cut: end - rest_at - record.len() as u64,
+            partial,
+            continuation,
+        };
         let rule = classify(lanes, start, record, rest_at < self.backfill_end);
         if !push(&mut writer, lanes, rule, record, flags) {
-            return Ok(if start > 0 { Taken::Some { more: true } } else { Taken::NoRoom });
+            return Ok(if start > 0 {
+                Taken::Some { more: true }
+            } else {
+                Taken::NoRoom
+            });
         }
         self.head.extend(rest_at, record);
         self.guard = guard;
@@ -453,7 +556,8 @@ impl Tail {
     /// `taken` bytes of the block behind the guard have been taken.
     fn advance(&mut self, with_guard: &[u8], taken: usize, now: Moment) {
         let guard = self.guard.len();
-        self.head.extend(self.offset, &with_guard[guard..guard + taken]);
+        self.head
+            .extend(self.offset, &with_guard[guard..guard + taken]);
         self.guard.replace(&with_guard[..guard + taken]);
         self.settle(self.offset + taken as u64, now);
     }
@@ -475,32 +579,54 @@ impl Tail {
     }
 
     pub(super) fn waits_longer_than(&self, at_most: Duration, now: Instant) -> bool {
-        self.waiting.is_some_and(|waiting| now.saturating_duration_since(waiting.since) >= at_most)
+        self.waiting
+            .is_some_and(|waiting| now.saturating_duration_since(waiting.since) >= at_most)
     }
 
     /// NUL bytes where the file was cut under a writer that went on at its old place.
-    fn skip_hole(&mut self, config: &FileConfig, with_guard: &[u8], intake: &mut Intake<'_>, filled: bool) -> Taken {
+    fn skip_hole(
+        &mut self,
+        config: &FileConfig,
+        with_guard: &[u8],
+        intake: &mut Intake<'_>,
+        filled: bool,
+    ) -> Taken {
         let block = &with_guard[self.guard.len()..];
-        let nuls = block.iter().position(|&byte| byte != 0).unwrap_or(block.len());
+        let nuls = block
+            .iter()
+            .position(|&byte| byte != 0)
+            .unwrap_or(block.len());
         self.hole_bytes += nuls as u64;
         self.advance(with_guard, nuls, intake.now);
         if nuls < block.len() {
             self.say_hole(config, intake);
         }
-        Taken::Some { more: filled || nuls < block.len() }
+        Taken::Some {
+            more: filled || nuls < block.len(),
+        }
     }
 
     fn say_hole(&mut self, config: &FileConfig, intake: &mut Intake<'_>) {
         self.after_cut = false;
-        let gap = Gap::new(GapReason::Hole, "NUL bytes where the file was cut under its writer were left out");
+        let gap = Gap::new(
+            GapReason::Hole,
+            "NUL bytes where the file was cut under its writer were left out",
+        );
         let gap = gap.in_file(&config.name, &self.name);
-        let gap = Gap { bytes: self.hole_bytes, range: Some((0, self.hole_bytes)), ..gap };
+        let gap = Gap {
+            bytes: self.hole_bytes,
+            range: Some((0, self.hole_bytes)),
+            ..gap
+        };
         intake.batch.push_gap(&gap, intake.now);
     }
 }
 
 /// The bytes that prove a position, where `file` has them.
-pub(super) fn standing(position: &Position, file: &File) -> io::Result<Result<(Head, Guard), Change>> {
+pub(super) fn standing(
+    position: &Position,
+    file: &File,
+) -> io::Result<Result<(Head, Guard), Change>> {
     let mut head = vec![0; position.head.len.into()];
     if !read_whole(file, &mut head, 0)? {
         return Ok(Err(Change::Truncated));
@@ -511,7 +637,11 @@ pub(super) fn standing(position: &Position, file: &File) -> io::Result<Result<(H
     if Print::of(&head) != position.head || guard.print() != position.guard {
         return Ok(Err(Change::Rewritten));
     }
-    let head = if head.len() < HEAD_BYTES { Head::Growing(head) } else { Head::Full(position.head.hash) };
+    let head = if head.len() < HEAD_BYTES {
+        Head::Growing(head)
+    } else {
+        Head::Full(position.head.hash)
+    };
     Ok(Ok((head, guard)))
 }
 
@@ -534,7 +664,11 @@ fn push(
     record: &[u8],
     flags: Flags,
 ) -> bool {
-    let lane = if rule.is_some() { Lane::Alert } else { Lane::Routine };
+    let lane = if rule.is_some() {
+        Lane::Alert
+    } else {
+        Lane::Routine
+    };
     if !writer.has_room(lane, record.len()) {
         return false;
     }
@@ -542,7 +676,9 @@ fn push(
     let attributes = [
         (flags.cut > 0).then_some(("watchline.truncated_bytes", cut.as_str())),
         flags.partial.then_some(("watchline.partial", "true")),
-        flags.continuation.then_some(("watchline.continuation", "true")),
+        flags
+            .continuation
+            .then_some(("watchline.continuation", "true")),
         rule.map(|rule| ("watchline.alert.rule", lanes.name(rule))),
     ];
     let attributes: Vec<(&str, &str)> = attributes.into_iter().flatten().collect();
