@@ -1,0 +1,169 @@
+//! What is where: the table of segments, how far one may read, and the marks. Shared by the owner, readers and views.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    ItemNo, Items, LANES, LaneNo, LaneStatus,
+    segment::{self, Segment},
+    snapshot::Marks,
+};
+
+pub(crate) use crate::segment::Point;
+
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub(crate) directory: PathBuf,
+    log: Mutex<Log>,
+    wakes: Mutex<Vec<Wake>>,
+}
+
+impl Shared {
+    pub(crate) fn of(directory: &Path, log: Log) -> Shared {
+        Shared { directory: directory.to_owned(), log: Mutex::new(log), wakes: Mutex::new(Vec::new()) }
+    }
+
+    /// Held briefly, never during I/O. A panic elsewhere leaves numbers that are each true, so poison is ignored.
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn on_change(&self, wake: Wake) {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push(wake);
+    }
+
+    /// Tells everybody that something became readable or room was made.
+    pub(crate) fn changed(&self) {
+        let wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        wakes.iter().for_each(|wake| wake());
+    }
+
+    pub(crate) fn path_of(&self, segment: u64) -> PathBuf {
+        segment::path_of(&self.directory, segment)
+    }
+}
+
+pub(crate) struct Log {
+    /// Oldest first; the last is the one written to.
+    pub(crate) segments: VecDeque<Segment>,
+    /// Behind what is synced, in the last segment.
+    pub(crate) synced: Point,
+    /// Behind what is appended, in the last segment.
+    pub(crate) end: Point,
+    /// The next item of each lane ever given a number; beyond `end` after a failure.
+    pub(crate) next_items: Items,
+    /// As appended, and as synced.
+    pub(crate) marks: Marks,
+    pub(crate) durable_marks: Marks,
+    pub(crate) required: Vec<String>,
+    pub(crate) read_unsynced: bool,
+    /// Counts the reopenings: what readers hold of an earlier one may have been cut.
+    pub(crate) generation: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) max_bytes: u64,
+}
+
+impl Log {
+    pub(crate) fn empty() -> Log {
+        Log {
+            segments: VecDeque::new(),
+            synced: Point::default(),
+            end: Point::default(),
+            next_items: [ItemNo(0); LANES],
+            marks: Marks::new(),
+            durable_marks: Marks::new(),
+            required: Vec::new(),
+            read_unsynced: false,
+            generation: 0,
+            used_bytes: 0,
+            max_bytes: 0,
+        }
+    }
+
+    /// How far one may read.
+    pub(crate) fn readable(&self) -> &Point {
+        if self.read_unsynced { &self.end } else { &self.synced }
+    }
+
+    /// The first item of a lane that is still held (or the next one to come).
+    pub(crate) fn oldest(&self, lane: LaneNo) -> ItemNo {
+        self.segments.front().map_or(self.end.items[lane], |segment| segment.row.first_item[lane])
+    }
+
+    /// The segment that holds this item, or the first behind it that holds any of its lane.
+    pub(crate) fn segment_of(&self, lane: LaneNo, item: ItemNo) -> Option<&Segment> {
+        let index = self.segments.partition_point(|segment| segment.row.end_item[lane] <= item);
+        self.segments.get(index)
+    }
+
+    pub(crate) fn segment_mut(&mut self, number: u64) -> Option<&mut Segment> {
+        let index = self.segments.binary_search_by_key(&number, |segment| segment.row.segment).ok()?;
+        self.segments.get_mut(index)
+    }
+
+    pub(crate) fn set_end(&mut self, end: Point) {
+        self.end = end;
+        if let Some(last) = self.segments.back_mut() {
+            let row = &mut last.row;
+            (row.log_end, row.end_frame, row.end_item, row.end_bytes) = (end.offset, end.frame, end.items, end.bytes);
+            row.last_unix_nano = end.unix_nano;
+        }
+    }
+
+    /// Nothing that is not synced counts any longer.
+    pub(crate) fn cut_unsynced(&mut self) {
+        let synced = self.synced;
+        if let Some(last) = self.segments.back_mut() {
+            self.used_bytes = self.used_bytes.saturating_sub(last.row.log_end.saturating_sub(synced.offset));
+            last.cut(synced);
+        }
+        self.end = synced;
+        self.marks = self.durable_marks.clone();
+        self.generation += 1;
+    }
+
+    /// Whether every required reader has passed this segment.
+    pub(crate) fn is_passed(&self, segment: &Segment, marks: &Marks) -> bool {
+        passed(&self.required, marks).is_none_or(|next| (0..LANES).all(|lane| segment.row.end_item[lane] <= next[lane]))
+    }
+
+    /// What is held from these items on.
+    pub(crate) fn held(&self, from: Items) -> [LaneStatus; LANES] {
+        std::array::from_fn(|lane| self.held_in(lane, from[lane]))
+    }
+
+    fn held_in(&self, lane: LaneNo, from: ItemNo) -> LaneStatus {
+        let mut status = LaneStatus::default();
+        let first = self.segments.partition_point(|segment| segment.row.end_item[lane] <= from);
+        for segment in self.segments.range(first..) {
+            let row = &segment.row;
+            if row.first_item[lane] == row.end_item[lane] {
+                continue;
+            }
+            let from = from.max(row.first_item[lane]);
+            status.items += row.end_item[lane].0 - from.0;
+            if status.oldest_unix_nano == 0 {
+                // Between two remembered places the sizes are taken as even.
+                let (before, behind) = segment.around(lane, from);
+                let (items, bytes) =
+                    (behind.items[lane].0 - before.items[lane].0, behind.bytes[lane] - before.bytes[lane]);
+                let skipped = u128::from(from.0 - before.items[lane].0) * u128::from(bytes) / u128::from(items.max(1));
+                status.bytes += row.end_bytes[lane] - before.bytes[lane] - skipped as u64;
+                status.oldest_unix_nano = before.unix_nano;
+            } else {
+                status.bytes += row.end_bytes[lane] - row.first_bytes[lane];
+            }
+        }
+        status
+    }
+}
+
+/// Up to where every required reader's mark has passed. `None`: no reader is required, so nothing is held for one.
+pub(crate) fn passed(required: &[String], marks: &Marks) -> Option<Items> {
+    let marked = required.iter().map(|reader| marks.get(reader).map_or([ItemNo(0); LANES], |mark| mark.next));
+    marked.reduce(|one, other| std::array::from_fn(|lane| one[lane].min(other[lane])))
+}

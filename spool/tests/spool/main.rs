@@ -1,0 +1,4 @@
+//! The promises of the spool, each a test.
+
+mod basics;
+mod harness;
