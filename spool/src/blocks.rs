@@ -34,7 +34,12 @@ pub(crate) enum Found {
 
 impl Blocks {
     pub(crate) fn of(file: Arc<dyn DiskFile>, lenient: bool) -> Blocks {
-        Blocks { file, start: 0, buffer: Bytes::new(), lenient }
+        Blocks {
+            file,
+            start: 0,
+            buffer: Bytes::new(),
+            lenient,
+        }
     }
 
     pub(crate) fn be_lenient(&mut self) {
@@ -47,7 +52,13 @@ impl Blocks {
 
     /// `len` bytes from `offset` on, or `None` where they do not all lie below `limit` and the end of the file. When
     /// the disk must be asked, up to `ahead` bytes are read at once.
-    pub(crate) fn bytes(&mut self, offset: u64, len: usize, limit: u64, ahead: usize) -> io::Result<Option<Bytes>> {
+    pub(crate) fn bytes(
+        &mut self,
+        offset: u64,
+        len: usize,
+        limit: u64,
+        ahead: usize,
+    ) -> io::Result<Option<Bytes>> {
         if offset.checked_add(len as u64).is_none_or(|end| end > limit) {
             return Ok(None);
         }
@@ -73,14 +84,18 @@ impl Blocks {
 
     fn fill(&mut self, offset: u64, want: usize) -> io::Result<()> {
         // The old buffer serves again unless somebody still holds a part of it.
-        let mut buffer = std::mem::take(&mut self.buffer).try_into_mut().unwrap_or_default();
+        let mut buffer = std::mem::take(&mut self.buffer)
+            .try_into_mut()
+            .unwrap_or_default();
         if buffer.capacity() < want {
             buffer = BytesMut::zeroed(want);
         } else {
             buffer.resize(want, 0);
         }
         let read = match self.file.read_at(&mut buffer, offset) {
-            Err(error) if self.lenient && is_medium_error(&error) => self.fill_pages(&mut buffer, offset)?,
+            Err(error) if self.lenient && is_medium_error(&error) => {
+                self.fill_pages(&mut buffer, offset)?
+            }
             other => other?,
         };
         buffer.truncate(read);
@@ -115,18 +130,30 @@ impl Blocks {
     ) -> io::Result<Option<FrameHeader>> {
         let bytes = self.bytes(offset, FRAME_HEADER_BYTES, limit, ahead)?;
         let header = bytes.as_deref().and_then(FrameHeader::decode);
-        Ok(header.filter(|header| incarnation.is_none_or(|incarnation| header.incarnation == incarnation)))
+        Ok(header.filter(|header| {
+            incarnation.is_none_or(|incarnation| header.incarnation == incarnation)
+        }))
     }
 
     /// Reads the body of the frame at `offset`; `None` where its checksum does not hold.
-    pub(crate) fn body(&mut self, offset: u64, limit: u64, header: &FrameHeader) -> io::Result<Option<Bytes>> {
+    pub(crate) fn body(
+        &mut self,
+        offset: u64,
+        limit: u64,
+        header: &FrameHeader,
+    ) -> io::Result<Option<Bytes>> {
         let at = offset + FRAME_HEADER_BYTES as u64;
         let body = self.bytes(at, header.body_bytes as usize, limit, READ_AHEAD)?;
         Ok(body.filter(|body| crc32c::crc32c(body) == header.body_crc))
     }
 
     /// Reads and checks the whole frame at `offset`.
-    pub(crate) fn frame(&mut self, offset: u64, limit: u64, incarnation: Option<u64>) -> io::Result<Found> {
+    pub(crate) fn frame(
+        &mut self,
+        offset: u64,
+        limit: u64,
+        incarnation: Option<u64>,
+    ) -> io::Result<Found> {
         let Some(header) = self.header(offset, limit, incarnation, READ_AHEAD)? else {
             return Ok(Found::BadHeader);
         };
@@ -177,7 +204,9 @@ impl Blocks {
                     continue;
                 }
                 let from = index * STRETCH;
-                if let Some(found) = (from..from + stretch.len()).find(|&at| buffer[at..].starts_with(&FRAME_MARK)) {
+                if let Some(found) =
+                    (from..from + stretch.len()).find(|&at| buffer[at..].starts_with(&FRAME_MARK))
+                {
                     return Ok(Some(offset + found as u64));
                 }
             }

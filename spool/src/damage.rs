@@ -63,10 +63,19 @@ pub(crate) struct Hole {
 
 impl Hole {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        for word in [self.segment, self.offset, self.end, self.frames[0].0, self.frames[1].0] {
+        for word in [
+            self.segment,
+            self.offset,
+            self.end,
+            self.frames[0].0,
+            self.frames[1].0,
+        ] {
             put_u64(out, word);
         }
-        self.items.iter().chain(&self.end_items).for_each(|no| put_u64(out, no.0));
+        self.items
+            .iter()
+            .chain(&self.end_items)
+            .for_each(|no| put_u64(out, no.0));
     }
 
     pub(crate) fn decode(fields: &mut Fields<'_>) -> Option<Hole> {
@@ -88,17 +97,29 @@ impl Hole {
 
 /// Copies a stretch of a segment into the quarantine. `None` when that fails or would be too much: the damage is
 /// reported all the same.
-pub(crate) fn keep_bytes(disk: &dyn Disk, directory: &Path, hole: &Hole, file: &dyn DiskFile) -> Option<PathBuf> {
+pub(crate) fn keep_bytes(
+    disk: &dyn Disk,
+    directory: &Path,
+    hole: &Hole,
+    file: &dyn DiskFile,
+) -> Option<PathBuf> {
     let folder = directory.join(QUARANTINE);
     let path = folder.join(format!("damaged-{:020}-{}.bin", hole.segment, hole.offset));
     let copy = || -> io::Result<Option<PathBuf>> {
         disk.make_directory(&folder)?;
         let listed = disk.list(&folder)?;
-        if listed.iter().any(|entry| path.file_name() == Some(&entry.name)) {
+        if listed
+            .iter()
+            .any(|entry| path.file_name() == Some(&entry.name))
+        {
             return Ok(Some(path.clone())); // found and kept by an earlier run
         }
         let is_ours = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"damaged-");
-        let kept: u64 = listed.iter().filter(|entry| is_ours(&entry.name)).map(|entry| entry.bytes).sum();
+        let kept: u64 = listed
+            .iter()
+            .filter(|entry| is_ours(&entry.name))
+            .map(|entry| entry.bytes)
+            .sum();
         let end = hole.end.min(file.size()?);
         if hole.offset >= end || kept + (end - hole.offset) > MAX_KEPT_BYTES {
             return Ok(None);

@@ -99,11 +99,19 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn make_directory(&self, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {
-        let file = options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
@@ -114,17 +122,32 @@ impl Disk for RealDisk {
                 let entry = entry?;
                 let metadata = entry.metadata()?;
                 let is_file = metadata.is_file();
-                Ok(Listed { name: entry.file_name(), bytes: if is_file { metadata.len() } else { 0 }, is_file })
+                Ok(Listed {
+                    name: entry.file_name(),
+                    bytes: if is_file { metadata.len() } else { 0 },
+                    is_file,
+                })
             })
             .collect()
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(options().read(true).write(true).create_new(true).open(path)?)))
+        Ok(Arc::new(RealFile(
+            options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path)?,
+        )))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(RealFile(options().read(true).write(access == Access::Write).open(path)?)))
+        Ok(Arc::new(RealFile(
+            options()
+                .read(true)
+                .write(access == Access::Write)
+                .open(path)?,
+        )))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -143,7 +166,9 @@ impl Disk for RealDisk {
 /// Mode 0600 where a file is made, links are not followed, and a planted FIFO does not block.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+    options
+        .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
     options
 }
 
@@ -204,7 +229,10 @@ impl DiskFile for RealFile {
 
 /// Whether the file system is out of room, which passes without anything having gone wrong.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Whether the medium itself could not be read (a bad sector), which may well last.

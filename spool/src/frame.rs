@@ -108,11 +108,19 @@ impl FrameHeader {
         let mut out = Vec::with_capacity(FRAME_HEADER_BYTES);
         out.extend_from_slice(&FRAME_MARK);
         out.extend_from_slice(&[self.kind as u8, 0, 0, 0]);
-        for word in [self.incarnation, self.number.0, self.durable.0, self.unix_nano as u64] {
+        for word in [
+            self.incarnation,
+            self.number.0,
+            self.durable.0,
+            self.unix_nano as u64,
+        ] {
             put_u64(&mut out, word);
         }
         self.first.iter().for_each(|no| put_u64(&mut out, no.0));
-        self.items.iter().chain(&self.item_bytes).for_each(|&word| put_u32(&mut out, word));
+        self.items
+            .iter()
+            .chain(&self.item_bytes)
+            .for_each(|&word| put_u32(&mut out, word));
         put_u32(&mut out, self.body_bytes);
         put_u32(&mut out, self.body_crc);
         let crc = crc32c::crc32c(&out);
@@ -172,14 +180,34 @@ impl FrameHeader {
 /// One entry of a body, borrowed from it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Entry<'a> {
-    Item { lane: LaneNo, bytes: &'a [u8] },
-    Set { key: &'a [u8], value: &'a [u8] },
-    Delete { key: &'a [u8] },
-    Mark { reader: &'a str, next: Items, note: &'a [u8] },
-    Forget { reader: &'a str },
-    Oldest { segment: u64 },
-    Settled { hole: Hole },
-    Segment { row: Row },
+    Item {
+        lane: LaneNo,
+        bytes: &'a [u8],
+    },
+    Set {
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    Delete {
+        key: &'a [u8],
+    },
+    Mark {
+        reader: &'a str,
+        next: Items,
+        note: &'a [u8],
+    },
+    Forget {
+        reader: &'a str,
+    },
+    Oldest {
+        segment: u64,
+    },
+    Settled {
+        hole: Hole,
+    },
+    Segment {
+        row: Row,
+    },
 }
 
 /// A body whose checksum holds but whose entries make no sense.
@@ -204,28 +232,48 @@ impl<'a> Entries<'a> {
                     return None;
                 }
                 let bytes = fields.u32()?;
-                Entry::Item { lane, bytes: fields.take(bytes as usize)? }
+                Entry::Item {
+                    lane,
+                    bytes: fields.take(bytes as usize)?,
+                }
             }
             SET => {
                 let (key, value) = (fields.u32()?, fields.u32()?);
-                Entry::Set { key: fields.take(key as usize)?, value: fields.take(value as usize)? }
+                Entry::Set {
+                    key: fields.take(key as usize)?,
+                    value: fields.take(value as usize)?,
+                }
             }
             DELETE => {
                 let key = fields.u32()?;
-                Entry::Delete { key: fields.take(key as usize)? }
+                Entry::Delete {
+                    key: fields.take(key as usize)?,
+                }
             }
             MARK => {
                 let (reader, next, note) = (fields.u16()?, fields.items()?, fields.u32()?);
                 let reader = str::from_utf8(fields.take(usize::from(reader))?).ok()?;
-                Entry::Mark { reader, next, note: fields.take(note as usize)? }
+                Entry::Mark {
+                    reader,
+                    next,
+                    note: fields.take(note as usize)?,
+                }
             }
             FORGET => {
                 let reader = fields.u16()?;
-                Entry::Forget { reader: str::from_utf8(fields.take(usize::from(reader))?).ok()? }
+                Entry::Forget {
+                    reader: str::from_utf8(fields.take(usize::from(reader))?).ok()?,
+                }
             }
-            OLDEST => Entry::Oldest { segment: fields.u64()? },
-            SETTLED => Entry::Settled { hole: Hole::decode(fields)? },
-            SEGMENT => Entry::Segment { row: Row::decode(fields)? },
+            OLDEST => Entry::Oldest {
+                segment: fields.u64()?,
+            },
+            SETTLED => Entry::Settled {
+                hole: Hole::decode(fields)?,
+            },
+            SEGMENT => Entry::Segment {
+                row: Row::decode(fields)?,
+            },
             _ => return None,
         })
     }

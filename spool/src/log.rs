@@ -24,7 +24,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn of(directory: &Path, log: Log) -> Shared {
-        Shared { directory: directory.to_owned(), log: Mutex::new(log), wakes: Mutex::new(Vec::new()) }
+        Shared {
+            directory: directory.to_owned(),
+            log: Mutex::new(log),
+            wakes: Mutex::new(Vec::new()),
+        }
     }
 
     /// Held briefly, never during I/O. A panic elsewhere leaves numbers that are each true, so poison is ignored.
@@ -33,12 +37,19 @@ impl Shared {
     }
 
     pub(crate) fn on_change(&self, wake: Wake) {
-        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).push(wake);
+        self.wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(wake);
     }
 
     /// Tells everybody that something became readable or room was made.
     pub(crate) fn changed(&self) {
-        let wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let wakes = self
+            .wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         wakes.iter().for_each(|wake| wake());
     }
 
@@ -86,22 +97,33 @@ impl Log {
 
     /// How far one may read.
     pub(crate) fn readable(&self) -> &Point {
-        if self.read_unsynced { &self.end } else { &self.synced }
+        if self.read_unsynced {
+            &self.end
+        } else {
+            &self.synced
+        }
     }
 
     /// The first item of a lane that is still held (or the next one to come).
     pub(crate) fn oldest(&self, lane: LaneNo) -> ItemNo {
-        self.segments.front().map_or(self.end.items[lane], |segment| segment.row.first_item[lane])
+        self.segments
+            .front()
+            .map_or(self.end.items[lane], |segment| segment.row.first_item[lane])
     }
 
     /// The segment that holds this item, or the first behind it that holds any of its lane.
     pub(crate) fn segment_of(&self, lane: LaneNo, item: ItemNo) -> Option<&Segment> {
-        let index = self.segments.partition_point(|segment| segment.row.end_item[lane] <= item);
+        let index = self
+            .segments
+            .partition_point(|segment| segment.row.end_item[lane] <= item);
         self.segments.get(index)
     }
 
     pub(crate) fn segment_mut(&mut self, number: u64) -> Option<&mut Segment> {
-        let index = self.segments.binary_search_by_key(&number, |segment| segment.row.segment).ok()?;
+        let index = self
+            .segments
+            .binary_search_by_key(&number, |segment| segment.row.segment)
+            .ok()?;
         self.segments.get_mut(index)
     }
 
@@ -109,7 +131,8 @@ impl Log {
         self.end = end;
         if let Some(last) = self.segments.back_mut() {
             let row = &mut last.row;
-            (row.log_end, row.end_frame, row.end_item, row.end_bytes) = (end.offset, end.frame, end.items, end.bytes);
+            (row.log_end, row.end_frame, row.end_item, row.end_bytes) =
+                (end.offset, end.frame, end.items, end.bytes);
             row.last_unix_nano = end.unix_nano;
         }
     }
@@ -118,7 +141,9 @@ impl Log {
     pub(crate) fn cut_unsynced(&mut self) {
         let synced = self.synced;
         if let Some(last) = self.segments.back_mut() {
-            self.used_bytes = self.used_bytes.saturating_sub(last.row.log_end.saturating_sub(synced.offset));
+            self.used_bytes = self
+                .used_bytes
+                .saturating_sub(last.row.log_end.saturating_sub(synced.offset));
             last.cut(synced);
         }
         self.end = synced;
@@ -128,7 +153,8 @@ impl Log {
 
     /// Whether every required reader has passed this segment.
     pub(crate) fn is_passed(&self, segment: &Segment, marks: &Marks) -> bool {
-        passed(&self.required, marks).is_none_or(|next| (0..LANES).all(|lane| segment.row.end_item[lane] <= next[lane]))
+        passed(&self.required, marks)
+            .is_none_or(|next| (0..LANES).all(|lane| segment.row.end_item[lane] <= next[lane]))
     }
 
     /// What is held from these items on.
@@ -138,7 +164,9 @@ impl Log {
 
     fn held_in(&self, lane: LaneNo, from: ItemNo) -> LaneStatus {
         let mut status = LaneStatus::default();
-        let first = self.segments.partition_point(|segment| segment.row.end_item[lane] <= from);
+        let first = self
+            .segments
+            .partition_point(|segment| segment.row.end_item[lane] <= from);
         for segment in self.segments.range(first..) {
             let row = &segment.row;
             if row.first_item[lane] == row.end_item[lane] {
@@ -149,9 +177,12 @@ impl Log {
             if status.oldest_unix_nano == 0 {
                 // Between two remembered places the sizes are taken as even.
                 let (before, behind) = segment.around(lane, from);
-                let (items, bytes) =
-                    (behind.items[lane].0 - before.items[lane].0, behind.bytes[lane] - before.bytes[lane]);
-                let skipped = u128::from(from.0 - before.items[lane].0) * u128::from(bytes) / u128::from(items.max(1));
+                let (items, bytes) = (
+                    behind.items[lane].0 - before.items[lane].0,
+                    behind.bytes[lane] - before.bytes[lane],
+                );
+                let skipped = u128::from(from.0 - before.items[lane].0) * u128::from(bytes)
+                    / u128::from(items.max(1));
                 status.bytes += row.end_bytes[lane] - before.bytes[lane] - skipped as u64;
                 status.oldest_unix_nano = before.unix_nano;
             } else {
@@ -164,6 +195,10 @@ impl Log {
 
 /// Up to where every required reader's mark has passed. `None`: no reader is required, so nothing is held for one.
 pub(crate) fn passed(required: &[String], marks: &Marks) -> Option<Items> {
-    let marked = required.iter().map(|reader| marks.get(reader).map_or([ItemNo(0); LANES], |mark| mark.next));
+    let marked = required.iter().map(|reader| {
+        marks
+            .get(reader)
+            .map_or([ItemNo(0); LANES], |mark| mark.next)
+    });
     marked.reduce(|one, other| std::array::from_fn(|lane| one[lane].min(other[lane])))
 }

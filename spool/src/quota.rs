@@ -36,7 +36,12 @@ pub(crate) struct Quota {
 
 impl Quota {
     pub(crate) fn of(options: &Options) -> Quota {
-        Quota { max_bytes: options.max_bytes, reserve_bytes: options.reserve_bytes, segment_bytes: options.segment_bytes, snapshot_bytes: 0 }
+        Quota {
+            max_bytes: options.max_bytes,
+            reserve_bytes: options.reserve_bytes,
+            segment_bytes: options.segment_bytes,
+            snapshot_bytes: 0,
+        }
     }
 
     pub(crate) fn limit(&self, purpose: Purpose) -> u64 {
@@ -49,7 +54,9 @@ impl Quota {
 
     /// As configured, but room for some snapshots, and not so much that nothing is left to reserve it from.
     fn reserve(&self) -> u64 {
-        self.reserve_bytes.max(8 * self.snapshot_bytes).min(self.max_bytes / 2)
+        self.reserve_bytes
+            .max(8 * self.snapshot_bytes)
+            .min(self.max_bytes / 2)
     }
 
     /// A frame may be a quarter of what routine may use: two segments are always kept, and a third must fit.
@@ -59,11 +66,14 @@ impl Quota {
 
     /// Size at which a segment with a snapshot of this size is closed.
     pub(crate) fn segment_bytes(&self, snapshot_bytes: u64) -> u64 {
-        self.segment_bytes.min(self.limit(Purpose::Routine) / 8).max(16 * snapshot_bytes)
+        self.segment_bytes
+            .min(self.limit(Purpose::Routine) / 8)
+            .max(16 * snapshot_bytes)
     }
 
     /// Size of the reserve file: what of the reserve the segments do not use yet.
     pub(crate) fn reserve_left(&self, used_bytes: u64) -> u64 {
-        self.reserve().min(self.max_bytes.saturating_sub(used_bytes))
+        self.reserve()
+            .min(self.max_bytes.saturating_sub(used_bytes))
     }
 }

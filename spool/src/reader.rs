@@ -1,11 +1,6 @@
 //! Reads items lane by lane, behind the owner.
 
-use std::{
-    collections::VecDeque,
-    io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
@@ -116,11 +111,23 @@ enum Step {
 impl Reader {
     pub(crate) fn new(disk: Arc<dyn Disk>, shared: Arc<Shared>, name: &str) -> Reader {
         let log = shared.log();
-        let start = |lane| log.marks.get(name).map_or_else(|| log.oldest(lane), |mark| mark.next[lane]);
-        let lanes = std::array::from_fn(|lane| Cursor { next: start(lane), ..Cursor::default() });
+        let start = |lane| {
+            log.marks
+                .get(name)
+                .map_or_else(|| log.oldest(lane), |mark| mark.next[lane])
+        };
+        let lanes = std::array::from_fn(|lane| Cursor {
+            next: start(lane),
+            ..Cursor::default()
+        });
         let generation = log.generation;
         drop(log);
-        Reader { disk, shared, lanes, generation }
+        Reader {
+            disk,
+            shared,
+            lanes,
+            generation,
+        }
     }
 
     /// The next item of this lane, or `None` when nothing more is readable yet. Reads the disk (page cache mostly);
@@ -130,7 +137,9 @@ impl Reader {
     #[expect(clippy::should_implement_trait, reason = "it takes a lane")]
     pub fn next(&mut self, lane: LaneNo) -> Result<Option<ReadItem>, ReadError> {
         loop {
-            let Some(plan) = self.plan(lane)? else { return Ok(None) };
+            let Some(plan) = self.plan(lane)? else {
+                return Ok(None);
+            };
             let cursor = &mut self.lanes[lane];
             if let Some((no, bytes)) = cursor.ready.pop_front() {
                 cursor.next = ItemNo(no.0 + 1);
@@ -162,7 +171,9 @@ impl Reader {
     pub fn has_next(&self, lane: LaneNo) -> bool {
         let log = self.shared.log();
         let next = self.lanes[lane].next;
-        let first = log.segment_of(lane, next).map(|segment| segment.row.first_item[lane].max(next));
+        let first = log
+            .segment_of(lane, next)
+            .map(|segment| segment.row.first_item[lane].max(next));
         first.is_some_and(|first| first < log.readable().items[lane])
     }
 
@@ -184,20 +195,29 @@ impl Reader {
             cursor.next = oldest;
             cursor.ready.clear();
             cursor.at = None;
-            return Err(ReadError::Gone { lane, from, to: oldest });
+            return Err(ReadError::Gone {
+                lane,
+                from,
+                to: oldest,
+            });
         }
         if !cursor.ready.is_empty() {
             return Ok(Some(None));
         }
         let readable = log.readable();
-        let Some(segment) = log.segment_of(lane, cursor.next) else { return Ok(None) };
+        let Some(segment) = log.segment_of(lane, cursor.next) else {
+            return Ok(None);
+        };
         // Numbers between two segments were never durable.
         let from = cursor.next.max(segment.row.first_item[lane]);
         if from >= readable.items[lane] {
             return Ok(None);
         }
         cursor.next = from;
-        let newest = log.segments.back().is_some_and(|last| last.row.segment == segment.row.segment);
+        let newest = log
+            .segments
+            .back()
+            .is_some_and(|last| last.row.segment == segment.row.segment);
         Ok(Some(Some(Plan {
             segment: segment.row.segment,
             incarnation: segment.row.incarnation,
@@ -215,8 +235,14 @@ impl Reader {
         }
         loop {
             let cursor = &mut self.lanes[lane];
-            let Some(at) = &mut cursor.at else { return Ok(()) };
-            if let Some(hole) = plan.holes.iter().find(|hole| (hole.offset..hole.end).contains(&at.offset)) {
+            let Some(at) = &mut cursor.at else {
+                return Ok(());
+            };
+            if let Some(hole) = plan
+                .holes
+                .iter()
+                .find(|hole| (hole.offset..hole.end).contains(&at.offset))
+            {
                 at.step_to(hole.end, hole.frames[1], hole.end_items);
                 if cursor.next < at.items[lane] {
                     cursor.next = at.items[lane];
@@ -230,7 +256,9 @@ impl Reader {
             match at.step(lane, cursor.next, plan, &mut cursor.ready) {
                 Ok(Step::Skipped) => {}
                 Ok(Step::Taken) => return Ok(()),
-                Ok(Step::Bad(header)) => return self.damaged(lane, plan, header, "a frame cannot be read"),
+                Ok(Step::Bad(header)) => {
+                    return self.damaged(lane, plan, header, "a frame cannot be read");
+                }
                 Err(source) => return Err(self.failed(lane, plan, source)),
             }
         }
@@ -286,7 +314,10 @@ impl Reader {
                 at.blocks.be_lenient();
             }
         }
-        ReadError::Io { path: self.shared.path_of(plan.segment), source }
+        ReadError::Io {
+            path: self.shared.path_of(plan.segment),
+            source,
+        }
     }
 
     /// Finds out how far the damage goes that begins where the cursor stands.
@@ -297,13 +328,26 @@ impl Reader {
         header: Option<FrameHeader>,
         reason: &str,
     ) -> Result<(), ReadError> {
-        let Some(at) = &mut self.lanes[lane].at else { return Ok(()) };
+        let Some(at) = &mut self.lanes[lane].at else {
+            return Ok(());
+        };
         let (end, frame, items) = match header {
-            Some(header) => (at.offset + header.frame_bytes(), FrameNo(header.number.0 + 1), header.end()),
+            Some(header) => (
+                at.offset + header.frame_bytes(),
+                FrameNo(header.number.0 + 1),
+                header.end(),
+            ),
             None => {
                 let least = FrameNo(at.frame.0 + 1);
-                match at.blocks.find_frame(at.offset + 1, plan.end.offset, Some(plan.incarnation), least) {
-                    Ok(Some((offset, header))) if header.number < plan.end.frame => (offset, header.number, header.first),
+                match at.blocks.find_frame(
+                    at.offset + 1,
+                    plan.end.offset,
+                    Some(plan.incarnation),
+                    least,
+                ) {
+                    Ok(Some((offset, header))) if header.number < plan.end.frame => {
+                        (offset, header.number, header.first)
+                    }
                     Ok(_) => (plan.end.offset, plan.end.frame, plan.end.items),
                     Err(source) => return Err(self.failed(lane, plan, source)),
                 }
@@ -321,13 +365,21 @@ impl Reader {
     }
 
     /// Stands behind the damage; an error, once for all readers, if it is news.
-    fn step_over(&mut self, lane: LaneNo, plan: &Plan, hole: Hole, reason: &str) -> Result<(), ReadError> {
+    fn step_over(
+        &mut self,
+        lane: LaneNo,
+        plan: &Plan,
+        hole: Hole,
+        reason: &str,
+    ) -> Result<(), ReadError> {
         let news = {
             let mut log = self.shared.log();
             if log.generation != plan.generation {
                 return Ok(());
             }
-            let Some(segment) = log.segment_mut(plan.segment) else { return Ok(()) }; // trimmed meanwhile
+            let Some(segment) = log.segment_mut(plan.segment) else {
+                return Ok(());
+            }; // trimmed meanwhile
             segment.add_hole(hole, false)
         };
         let cursor = &mut self.lanes[lane];
@@ -336,7 +388,12 @@ impl Reader {
         if let Some(at) = &mut cursor.at {
             at.step_to(hole.end, hole.frames[1], hole.end_items);
             if news {
-                kept = damage::keep_bytes(&*self.disk, &self.shared.directory, &hole, &**at.blocks.file());
+                kept = damage::keep_bytes(
+                    &*self.disk,
+                    &self.shared.directory,
+                    &hole,
+                    &**at.blocks.file(),
+                );
             }
         }
         let damage = Damage {
@@ -373,10 +430,15 @@ impl At {
         ready: &mut VecDeque<(ItemNo, Bytes)>,
     ) -> io::Result<Step> {
         let limit = plan.end.offset;
-        let header = self.blocks.header(self.offset, limit, Some(plan.incarnation), self.ahead)?;
-        let expected =
-            |header: &FrameHeader| header.kind == Kind::Log && header.number == self.frame && header.first == self.items;
-        let Some(header) = header.filter(expected) else { return Ok(Step::Bad(None)) };
+        let header = self
+            .blocks
+            .header(self.offset, limit, Some(plan.incarnation), self.ahead)?;
+        let expected = |header: &FrameHeader| {
+            header.kind == Kind::Log && header.number == self.frame && header.first == self.items
+        };
+        let Some(header) = header.filter(expected) else {
+            return Ok(Step::Bad(None));
+        };
         let behind = self.offset + header.frame_bytes();
         let (frame, items) = (FrameNo(header.number.0 + 1), header.end());
         if items[lane] <= next {
@@ -392,14 +454,23 @@ impl At {
         };
         let mut no = header.first[lane];
         for entry in Entries::of(&body).flatten() {
-            let Entry::Item { lane: its, bytes } = entry else { continue };
+            let Entry::Item { lane: its, bytes } = entry else {
+                continue;
+            };
             if its != lane {
                 continue;
             }
             if no >= next {
                 // A small item must not keep a large buffer in memory for as long as it is held.
                 let shares = bytes.len() * 4 >= self.blocks.buffer_bytes();
-                ready.push_back((no, if shares { body.slice_ref(bytes) } else { Bytes::copy_from_slice(bytes) }));
+                ready.push_back((
+                    no,
+                    if shares {
+                        body.slice_ref(bytes)
+                    } else {
+                        Bytes::copy_from_slice(bytes)
+                    },
+                ));
             }
             no.0 += 1;
         }

@@ -78,7 +78,11 @@ pub enum OpenError {
 impl OpenError {
     /// For `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-        move |source| OpenError::Io { action, path: path.to_owned(), source }
+        move |source| OpenError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -121,7 +125,11 @@ pub(crate) fn recover(
 ) -> Result<Recovered, OpenError> {
     let files = list(disk, directory)?;
     let mut recovered = Recovered {
-        next_segment: files.taken.iter().next_back().map_or(0, |number| number + 1),
+        next_segment: files
+            .taken
+            .iter()
+            .next_back()
+            .map_or(0, |number| number + 1),
         next_incarnation: 1,
         ..Recovered::default()
     };
@@ -133,7 +141,10 @@ pub(crate) fn recover(
         let path = segment::path_of(directory, number);
         let candidate = Candidate::examine(disk, &path, number, bytes)?;
         if let Some(incarnation) = candidate.incarnation {
-            recovered.next_incarnation = recovered.next_incarnation.max((incarnation >> 32) as u32).saturating_add(1);
+            recovered.next_incarnation = recovered
+                .next_incarnation
+                .max((incarnation >> 32) as u32)
+                .saturating_add(1);
         }
         if candidate.snapshot.is_some() {
             base = Some(candidate);
@@ -153,7 +164,11 @@ pub(crate) fn recover(
     };
     recovered.buffer_id = header.buffer_id;
     if !broken.is_empty() {
-        tracing::warn!(segment = base.number, newer = broken.len(), "the newest snapshot is not readable: using the one before");
+        tracing::warn!(
+            segment = base.number,
+            newer = broken.len(),
+            "the newest snapshot is not readable: using the one before"
+        );
     }
 
     let mut replay = Replay::from(snapshot, &header);
@@ -163,9 +178,16 @@ pub(crate) fn recover(
     replay.check_older(directory, &files.segments, required);
     replay.finish(disk, directory, &mut recovered);
 
-    let table: Vec<u64> = recovered.segments.iter().map(|segment| segment.row.segment).collect();
+    let table: Vec<u64> = recovered
+        .segments
+        .iter()
+        .map(|segment| segment.row.segment)
+        .collect();
     for (&number, &bytes) in &files.segments {
-        match table.binary_search(&number).map(|index| recovered.segments[index].row.log_end) {
+        match table
+            .binary_search(&number)
+            .map(|index| recovered.segments[index].row.log_end)
+        {
             Ok(end) if bytes > end => recovered.cuts.push((number, end)),
             Ok(_) => {}
             Err(_) => recovered.stale.push(number), // given up, or never completed
@@ -182,8 +204,14 @@ struct Files {
 }
 
 fn list(disk: &dyn Disk, directory: &Path) -> Result<Files, OpenError> {
-    let mut files = Files { segments: BTreeMap::new(), taken: Default::default() };
-    for entry in disk.list(directory).map_err(OpenError::io("list", directory))? {
+    let mut files = Files {
+        segments: BTreeMap::new(),
+        taken: Default::default(),
+    };
+    for entry in disk
+        .list(directory)
+        .map_err(OpenError::io("list", directory))?
+    {
         match segment::number_of(&entry.name) {
             Some(number) => {
                 files.taken.insert(number);
@@ -193,8 +221,12 @@ fn list(disk: &dyn Disk, directory: &Path) -> Result<Files, OpenError> {
                     tracing::warn!(name = ?entry.name, "not a regular file: left alone");
                 }
             }
-            None if [LOCK, RESERVE, QUARANTINE].iter().any(|&known| entry.name == known) => {}
-            None => tracing::warn!(name = ?entry.name, "a file in the spool's directory that is not the spool's: left alone"),
+            None if [LOCK, RESERVE, QUARANTINE]
+                .iter()
+                .any(|&known| entry.name == known) => {}
+            None => {
+                tracing::warn!(name = ?entry.name, "a file in the spool's directory that is not the spool's: left alone")
+            }
         }
     }
     Ok(files)
@@ -207,7 +239,8 @@ fn set_aside(
     broken: Vec<Candidate>,
     mut recovered: Recovered,
 ) -> Result<Recovered, OpenError> {
-    let never_begun = broken.iter().all(|candidate| candidate.start.is_none()) && broken.iter().all(|c| c.number == 0);
+    let never_begun = broken.iter().all(|candidate| candidate.start.is_none())
+        && broken.iter().all(|c| c.number == 0);
     recovered.buffer_id = random()?;
     if never_begun {
         recovered.stale = broken.iter().map(|candidate| candidate.number).collect();
@@ -215,11 +248,13 @@ fn set_aside(
     }
     recovered.created = false;
     let folder = directory.join(QUARANTINE);
-    disk.make_directory(&folder).map_err(OpenError::io("make directory", &folder))?;
+    disk.make_directory(&folder)
+        .map_err(OpenError::io("make directory", &folder))?;
     for candidate in broken {
         let from = segment::path_of(directory, candidate.number);
         let to = folder.join(format!("damaged-{}", segment::file_name(candidate.number)));
-        disk.rename(&from, &to).map_err(OpenError::io("set aside", &from))?;
+        disk.rename(&from, &to)
+            .map_err(OpenError::io("set aside", &from))?;
         recovered.damage.push(Damage {
             segment: from,
             offset: 0,
@@ -235,7 +270,8 @@ fn set_aside(
 
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], OpenError> {
     let mut bytes = [0; N];
-    let filled = aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"));
+    let filled =
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no random numbers"));
     filled.map_err(OpenError::io("ask for", Path::new("random numbers")))?;
     Ok(bytes)
 }
@@ -255,13 +291,24 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn examine(disk: &dyn Disk, path: &Path, number: u64, bytes: u64) -> Result<Candidate, OpenError> {
-        let file = disk.open(path, Access::Read).map_err(OpenError::io("open", path))?;
+    fn examine(
+        disk: &dyn Disk,
+        path: &Path,
+        number: u64,
+        bytes: u64,
+    ) -> Result<Candidate, OpenError> {
+        let file = disk
+            .open(path, Access::Read)
+            .map_err(OpenError::io("open", path))?;
         let opening = SegmentHeader::read(&*file, number).map_err(OpenError::io("read", path))?;
         let header = match opening {
             Opening::Header(header) => Some(header),
             Opening::TooNew(found) => {
-                return Err(OpenError::TooNew { path: path.to_owned(), found, known: segment::FORMAT });
+                return Err(OpenError::TooNew {
+                    path: path.to_owned(),
+                    found,
+                    known: segment::FORMAT,
+                });
             }
             Opening::Bad => None,
         };
@@ -270,7 +317,9 @@ impl Candidate {
             bytes,
             blocks: Blocks::of(file, true),
             incarnation: header.as_ref().map(|header| header.incarnation),
-            first: header.as_ref().map(|header| (header.first_frame, header.first_item)),
+            first: header
+                .as_ref()
+                .map(|header| (header.first_frame, header.first_item)),
             header,
             snapshot: None,
             start: None,
@@ -288,7 +337,10 @@ impl Candidate {
             return Ok(());
         }
         // A frame behind a snapshot proves that the snapshot was complete once.
-        if let Some((start, frame)) = self.blocks.find_frame(0, self.bytes, self.incarnation, FrameNo(0))? {
+        if let Some((start, frame)) =
+            self.blocks
+                .find_frame(0, self.bytes, self.incarnation, FrameNo(0))?
+        {
             self.start = Some(start);
             self.incarnation = Some(frame.incarnation);
             self.first.get_or_insert((frame.number, frame.first));
@@ -314,21 +366,37 @@ fn replay_all(
     live: Option<Live>,
 ) -> Result<(), OpenError> {
     let mut known: Vec<Option<Known>> = Vec::new();
-    let mut next = live.map(|live| Known { frame: live.durable, items: live.items, ends: true });
+    let mut next = live.map(|live| Known {
+        frame: live.durable,
+        items: live.items,
+        ends: true,
+    });
     for candidate in candidates.iter().rev() {
         known.push(next);
-        let Some((frame, items)) = candidate.first else { continue };
+        let Some((frame, items)) = candidate.first else {
+            continue;
+        };
         if candidate.start.is_some() {
-            next = Some(Known { frame, items, ends: true });
+            next = Some(Known {
+                frame,
+                items,
+                ends: true,
+            });
         } else if next.is_none_or(|next| next.frame < frame) {
             // Begun but not completed: the segment before it may have been written on.
-            next = Some(Known { frame, items, ends: false });
+            next = Some(Known {
+                frame,
+                items,
+                ends: false,
+            });
         }
     }
     for (candidate, known) in candidates.iter_mut().zip(known.into_iter().rev()) {
         if let Some(start) = candidate.start {
             let path = segment::path_of(directory, candidate.number);
-            replay.segment(candidate, start, known, &path).map_err(OpenError::io("read", &path))?;
+            replay
+                .segment(candidate, start, known, &path)
+                .map_err(OpenError::io("read", &path))?;
         }
     }
     Ok(())
@@ -363,10 +431,22 @@ impl Replay {
     }
 
     fn point(&self, offset: u64, unix_nano: i64) -> Point {
-        Point { offset, frame: self.frame, items: self.items, bytes: self.bytes, unix_nano }
+        Point {
+            offset,
+            frame: self.frame,
+            items: self.items,
+            bytes: self.bytes,
+            unix_nano,
+        }
     }
 
-    fn segment(&mut self, from: &mut Candidate, start: u64, known: Option<Known>, path: &Path) -> io::Result<()> {
+    fn segment(
+        &mut self,
+        from: &mut Candidate,
+        start: u64,
+        known: Option<Known>,
+        path: &Path,
+    ) -> io::Result<()> {
         if let Some((frame, items)) = from.first
             && frame == self.frame
             && (0..LANES).all(|lane| self.items[lane] <= items[lane])
@@ -401,18 +481,36 @@ impl Replay {
                     self.apply(&header, &body);
                     continue;
                 }
-                Found::Frame(header, _) if header.kind == Kind::Log && header.number > self.frame => offset,
+                Found::Frame(header, _)
+                    if header.kind == Kind::Log && header.number > self.frame =>
+                {
+                    offset
+                }
                 Found::BadBody(header) if self.fits(&header) => offset + header.frame_bytes(),
                 _ => offset + 1,
             };
             let declared = match declared {
                 Some(declared) => declared,
-                None => *declared.insert(durable_behind(blocks, resume, limit, incarnation, self.frame)?),
+                None => *declared.insert(durable_behind(
+                    blocks,
+                    resume,
+                    limit,
+                    incarnation,
+                    self.frame,
+                )?),
             };
             if declared.max(known.map_or(FrameNo(0), |known| known.frame)) <= self.frame {
                 break; // nobody says that it was durable
             }
-            offset = self.damaged(blocks, offset..limit, resume, incarnation, known, path, from.number)?;
+            offset = self.damaged(
+                blocks,
+                offset..limit,
+                resume,
+                incarnation,
+                known,
+                path,
+                from.number,
+            )?;
         }
         segment.cut(self.point(offset, last_nano));
         self.segments.push(segment);
@@ -428,13 +526,18 @@ impl Replay {
             match entry {
                 Entry::Item { .. } | Entry::Segment { .. } => {}
                 Entry::Set { key, value } => {
-                    self.state.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                    self.state
+                        .insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
                 }
                 Entry::Delete { key } => {
                     self.state.remove(key);
                 }
                 Entry::Mark { reader, next, note } => {
-                    let mark = Mark { reader: reader.to_owned(), next, note: Bytes::copy_from_slice(note) };
+                    let mark = Mark {
+                        reader: reader.to_owned(),
+                        next,
+                        note: Bytes::copy_from_slice(note),
+                    };
                     self.marks.insert(reader.to_owned(), mark);
                 }
                 Entry::Forget { reader } => {
@@ -450,7 +553,10 @@ impl Replay {
     }
 
     /// Steps over durable frames that cannot be read. Returns where the next good one begins.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one place in one file")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one place in one file"
+    )]
     fn damaged(
         &mut self,
         blocks: &mut Blocks,
@@ -463,8 +569,11 @@ impl Replay {
     ) -> io::Result<u64> {
         let mut search = resume;
         let next = loop {
-            let found = blocks.find_frame(search, bad.end, incarnation, FrameNo(self.frame.0 + 1))?;
-            let Some((at, header)) = found else { break None };
+            let found =
+                blocks.find_frame(search, bad.end, incarnation, FrameNo(self.frame.0 + 1))?;
+            let Some((at, header)) = found else {
+                break None;
+            };
             if known.is_some_and(|known| known.ends && header.number >= known.frame) {
                 break None;
             }
@@ -477,7 +586,11 @@ impl Replay {
             (Some(next), _) => next,
             (None, Some(known)) => {
                 let items = std::array::from_fn(|lane| known.items[lane].max(self.items[lane]));
-                (content_end(blocks, bad.clone())?, known.frame.max(self.frame), items)
+                (
+                    content_end(blocks, bad.clone())?,
+                    known.frame.max(self.frame),
+                    items,
+                )
             }
             (None, None) => (bad.end, FrameNo(self.frame.0 + 1), self.items),
         };
@@ -509,7 +622,8 @@ impl Replay {
             }
             // A segment that all have passed was about to be removed, or was removed.
             let needed = row.first_item != row.end_item
-                && passed.is_some_and(|next| (0..LANES).any(|lane| next[lane] < row.end_item[lane]));
+                && passed
+                    .is_some_and(|next| (0..LANES).any(|lane| next[lane] < row.end_item[lane]));
             if needed {
                 missing.push((
                     row.segment,
@@ -534,7 +648,9 @@ impl Replay {
     fn finish(self, disk: &dyn Disk, directory: &Path, recovered: &mut Recovered) {
         recovered.segments = self.segments.into();
         let find = |segments: &VecDeque<Segment>, number: u64| {
-            segments.binary_search_by_key(&number, |segment| segment.row.segment).ok()
+            segments
+                .binary_search_by_key(&number, |segment| segment.row.segment)
+                .ok()
         };
         for hole in self.settled {
             if let Some(index) = find(&recovered.segments, hole.segment) {
@@ -542,7 +658,9 @@ impl Replay {
             }
         }
         for (number, mut damage) in self.damage {
-            let Some(index) = find(&recovered.segments, number) else { continue };
+            let Some(index) = find(&recovered.segments, number) else {
+                continue;
+            };
             let hole = damage.hole(number);
             if recovered.segments[index].add_hole(hole, false) {
                 if let Ok(file) = disk.open(&damage.segment, Access::Read) {
@@ -570,7 +688,9 @@ fn durable_behind(
     bad: FrameNo,
 ) -> io::Result<FrameNo> {
     let mut declared = FrameNo(0);
-    while let Some((at, header)) = blocks.find_frame(offset, limit, incarnation, FrameNo(bad.0 + 1))? {
+    while let Some((at, header)) =
+        blocks.find_frame(offset, limit, incarnation, FrameNo(bad.0 + 1))?
+    {
         declared = declared.max(header.durable);
         offset = at + header.frame_bytes();
     }
@@ -583,7 +703,9 @@ fn content_end(blocks: &mut Blocks, range: Range<u64>) -> io::Result<u64> {
     let mut at = range.start;
     while at < range.end {
         let want = (range.end - at).min(READ_AHEAD as u64) as usize;
-        let Some(bytes) = blocks.bytes(at, want, range.end, want)? else { break };
+        let Some(bytes) = blocks.bytes(at, want, range.end, want)? else {
+            break;
+        };
         if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
             end = at + last as u64 + 1;
         }

@@ -64,7 +64,9 @@ impl SegmentHeader {
         put_u64(&mut out, self.incarnation);
         out.extend_from_slice(&self.buffer_id);
         put_u64(&mut out, self.first_frame.0);
-        self.first_item.iter().for_each(|no| put_u64(&mut out, no.0));
+        self.first_item
+            .iter()
+            .for_each(|no| put_u64(&mut out, no.0));
         put_u32(&mut out, 0);
         put_u32(&mut out, 0);
         put_u64(&mut out, self.unix_nano as u64);
@@ -77,12 +79,20 @@ impl SegmentHeader {
     pub(crate) fn read(file: &dyn DiskFile, segment: u64) -> io::Result<Opening> {
         let mut buffer = [0; MAX_HEADER_BYTES];
         let read = match file.read_at(&mut buffer, 0) {
-            Err(error) if crate::disk::is_medium_error(&error) => file.read_at(&mut buffer, 0).or_else(|error| {
-                if crate::disk::is_medium_error(&error) { Ok(0) } else { Err(error) }
-            })?,
+            Err(error) if crate::disk::is_medium_error(&error) => {
+                file.read_at(&mut buffer, 0).or_else(|error| {
+                    if crate::disk::is_medium_error(&error) {
+                        Ok(0)
+                    } else {
+                        Err(error)
+                    }
+                })?
+            }
             other => other?,
         };
-        let Some((header, version)) = Self::decode(&buffer[..read]) else { return Ok(Opening::Bad) };
+        let Some((header, version)) = Self::decode(&buffer[..read]) else {
+            return Ok(Opening::Bad);
+        };
         Ok(match header {
             _ if version > FORMAT => Opening::TooNew(version),
             Some(header) if header.segment == segment => Opening::Header(header),
@@ -118,7 +128,8 @@ impl SegmentHeader {
                 fields.u64()? as i64
             },
         };
-        let sound = header.first_frame.0 < u64::MAX / 2 && header.first_item.iter().all(|no| no.0 < u64::MAX / 2);
+        let sound = header.first_frame.0 < u64::MAX / 2
+            && header.first_item.iter().all(|no| no.0 < u64::MAX / 2);
         Some((sound.then_some(header), version))
     }
 }
@@ -146,12 +157,28 @@ impl Row {
     pub(crate) const BYTES: usize = 16 * 8;
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        for word in [self.segment, self.incarnation, self.first_frame.0, self.end_frame.0] {
+        for word in [
+            self.segment,
+            self.incarnation,
+            self.first_frame.0,
+            self.end_frame.0,
+        ] {
             put_u64(out, word);
         }
-        self.first_item.iter().chain(&self.end_item).for_each(|no| put_u64(out, no.0));
-        self.first_bytes.iter().chain(&self.end_bytes).for_each(|&bytes| put_u64(out, bytes));
-        for word in [self.log_start, self.log_end, self.first_unix_nano as u64, self.last_unix_nano as u64] {
+        self.first_item
+            .iter()
+            .chain(&self.end_item)
+            .for_each(|no| put_u64(out, no.0));
+        self.first_bytes
+            .iter()
+            .chain(&self.end_bytes)
+            .for_each(|&bytes| put_u64(out, bytes));
+        for word in [
+            self.log_start,
+            self.log_end,
+            self.first_unix_nano as u64,
+            self.last_unix_nano as u64,
+        ] {
             put_u64(out, word);
         }
     }
@@ -174,10 +201,18 @@ impl Row {
         let ordered = row.first_frame <= row.end_frame
             && row.log_start <= row.log_end
             && (0..LANES).all(|lane| {
-                row.first_item[lane] <= row.end_item[lane] && row.first_bytes[lane] <= row.end_bytes[lane]
+                row.first_item[lane] <= row.end_item[lane]
+                    && row.first_bytes[lane] <= row.end_bytes[lane]
             });
-        let small = [row.end_frame.0, row.end_item[0].0, row.end_item[1].0, row.end_bytes[0], row.end_bytes[1]];
-        (ordered && row.log_end < u64::MAX / 2 && small.iter().all(|&n| n < u64::MAX / 2)).then_some(row)
+        let small = [
+            row.end_frame.0,
+            row.end_item[0].0,
+            row.end_item[1].0,
+            row.end_bytes[0],
+            row.end_bytes[1],
+        ];
+        (ordered && row.log_end < u64::MAX / 2 && small.iter().all(|&n| n < u64::MAX / 2))
+            .then_some(row)
     }
 }
 
@@ -210,14 +245,22 @@ impl Segment {
     const MAX_POINTS: usize = 256;
 
     pub(crate) fn of(row: Row) -> Segment {
-        Segment { row, points: Vec::new(), point_bytes: 64 << 10, point_nanos: 1_000_000_000, holes: Vec::new(), missing: false }
+        Segment {
+            row,
+            points: Vec::new(),
+            point_bytes: 64 << 10,
+            point_nanos: 1_000_000_000,
+            holes: Vec::new(),
+            missing: false,
+        }
     }
 
     /// Remembers the place of the frame that comes next, if it is far enough from the last one remembered. A frame
     /// that is wanted early (`urgent`) needs no distance.
     pub(crate) fn remember(&mut self, point: Point, urgent: bool) {
         let due = self.points.last().is_none_or(|last| {
-            point.offset - last.offset >= self.point_bytes || point.unix_nano - last.unix_nano >= self.point_nanos
+            point.offset - last.offset >= self.point_bytes
+                || point.unix_nano - last.unix_nano >= self.point_nanos
         });
         if !due && !(urgent && self.points.len() < Self::MAX_POINTS / 2) {
             return;
@@ -263,16 +306,29 @@ impl Segment {
 
     /// The last remembered place at or before an item of a lane, and the first one behind it.
     pub(crate) fn around(&self, lane: usize, item: ItemNo) -> (Point, Point) {
-        let behind = self.points.partition_point(|point| point.items[lane] <= item);
-        let before = if behind == 0 { self.start() } else { self.points[behind - 1] };
-        (before, self.points.get(behind).copied().unwrap_or_else(|| self.end()))
+        let behind = self
+            .points
+            .partition_point(|point| point.items[lane] <= item);
+        let before = if behind == 0 {
+            self.start()
+        } else {
+            self.points[behind - 1]
+        };
+        (
+            before,
+            self.points
+                .get(behind)
+                .copied()
+                .unwrap_or_else(|| self.end()),
+        )
     }
 
     /// Forgets what lies at or behind a place in the file.
     pub(crate) fn cut(&mut self, end: Point) {
         self.points.retain(|point| point.offset < end.offset);
         let row = &mut self.row;
-        (row.log_end, row.end_frame, row.end_item, row.end_bytes) = (end.offset, end.frame, end.items, end.bytes);
+        (row.log_end, row.end_frame, row.end_item, row.end_bytes) =
+            (end.offset, end.frame, end.items, end.bytes);
         row.last_unix_nano = end.unix_nano;
     }
 
@@ -283,7 +339,9 @@ impl Segment {
             return false;
         }
         self.holes.retain(|(known, _)| !hole.covers(known));
-        let at = self.holes.partition_point(|(known, _)| known.offset < hole.offset);
+        let at = self
+            .holes
+            .partition_point(|(known, _)| known.offset < hole.offset);
         self.holes.insert(at, (hole, settled));
         true
     }
@@ -301,5 +359,8 @@ pub(crate) fn path_of(directory: &Path, segment: u64) -> PathBuf {
 pub(crate) fn number_of(name: &OsStr) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(".seg")?;
     let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| digits.parse().ok()).flatten().filter(|&number: &u64| number < u64::MAX / 2)
+    plain
+        .then(|| digits.parse().ok())
+        .flatten()
+        .filter(|&number: &u64| number < u64::MAX / 2)
 }

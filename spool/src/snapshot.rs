@@ -35,12 +35,17 @@ pub(crate) struct Snapshot {
 }
 
 /// Reads the snapshot behind a segment's header. `None`: it is not complete. Else also where the log begins.
-pub(crate) fn read(blocks: &mut Blocks, header: &SegmentHeader, limit: u64) -> io::Result<Option<(Snapshot, u64)>> {
+pub(crate) fn read(
+    blocks: &mut Blocks,
+    header: &SegmentHeader,
+    limit: u64,
+) -> io::Result<Option<(Snapshot, u64)>> {
     let mut snapshot = Snapshot::default();
     let mut offset = SEGMENT_HEADER_BYTES as u64;
     let (mut parts, mut crc) = (0u32, 0u32);
     loop {
-        let Found::Frame(part, body) = blocks.frame(offset, limit, Some(header.incarnation))? else {
+        let Found::Frame(part, body) = blocks.frame(offset, limit, Some(header.incarnation))?
+        else {
             return Ok(None);
         };
         if part.number != header.first_frame || part.first != header.first_item {
@@ -59,9 +64,12 @@ pub(crate) fn read(blocks: &mut Blocks, header: &SegmentHeader, limit: u64) -> i
             Kind::SnapshotEnd => {
                 let mut fields = Fields(&body);
                 let said = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
-                let (Some(said_parts), Some(said_crc), Some(bytes0), Some(bytes1)) = said else { return Ok(None) };
+                let (Some(said_parts), Some(said_crc), Some(bytes0), Some(bytes1)) = said else {
+                    return Ok(None);
+                };
                 snapshot.bytes = [bytes0, bytes1];
-                let sound = said_parts == parts && said_crc == crc && bytes0.max(bytes1) < u64::MAX / 2;
+                let sound =
+                    said_parts == parts && said_crc == crc && bytes0.max(bytes1) < u64::MAX / 2;
                 return Ok(sound.then_some((snapshot, offset)));
             }
         }
@@ -73,10 +81,15 @@ impl Snapshot {
         for entry in Entries::of(body) {
             match entry {
                 Ok(Entry::Set { key, value }) => {
-                    self.state.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                    self.state
+                        .insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
                 }
                 Ok(Entry::Mark { reader, next, note }) => {
-                    let mark = Mark { reader: reader.to_owned(), next, note: Bytes::copy_from_slice(note) };
+                    let mark = Mark {
+                        reader: reader.to_owned(),
+                        next,
+                        note: Bytes::copy_from_slice(note),
+                    };
                     self.marks.insert(reader.to_owned(), mark);
                 }
                 Ok(Entry::Segment { row }) => self.rows.push(row),
@@ -95,8 +108,14 @@ impl Snapshot {
 
 /// Bytes that a snapshot of this takes, the segment's header included.
 pub(crate) fn encoded_bytes(state: &State, marks: &Marks, rows: usize, holes: usize) -> u64 {
-    let state: usize = state.iter().map(|(key, value)| 9 + key.len() + value.len()).sum();
-    let marks: usize = marks.values().map(|mark| 23 + mark.reader.len() + mark.note.len()).sum();
+    let state: usize = state
+        .iter()
+        .map(|(key, value)| 9 + key.len() + value.len())
+        .sum();
+    let marks: usize = marks
+        .values()
+        .map(|mark| 23 + mark.reader.len() + mark.note.len())
+        .sum();
     let entries = state + marks + rows * (1 + Row::BYTES) + holes * (1 + 72);
     let parts = entries / (PART_BYTES / 2) + 1;
     (SEGMENT_HEADER_BYTES + entries + (parts + 1) * FRAME_HEADER_BYTES + END_BODY_BYTES) as u64
@@ -115,7 +134,13 @@ pub(crate) fn write<E>(
 ) -> Result<u64, E> {
     let opening = header.encode();
     write(&opening)?;
-    let mut pieces = Pieces { header, out: vec![0; FRAME_HEADER_BYTES], written: opening.len() as u64, parts: 0, crc: 0 };
+    let mut pieces = Pieces {
+        header,
+        out: vec![0; FRAME_HEADER_BYTES],
+        written: opening.len() as u64,
+        parts: 0,
+        crc: 0,
+    };
     for row in segments {
         frame::put_segment(&mut pieces.out, &row);
         pieces.part_if_full(0, &mut write)?;
@@ -136,7 +161,9 @@ pub(crate) fn write<E>(
     let (parts, crc) = (pieces.parts, pieces.crc);
     frame::put_u32(&mut pieces.out, parts);
     frame::put_u32(&mut pieces.out, crc);
-    bytes.iter().for_each(|&bytes| frame::put_u64(&mut pieces.out, bytes));
+    bytes
+        .iter()
+        .for_each(|&bytes| frame::put_u64(&mut pieces.out, bytes));
     pieces.emit(Kind::SnapshotEnd, &mut write)?;
     Ok(pieces.written)
 }
@@ -151,8 +178,16 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    fn part_if_full<E>(&mut self, more: usize, write: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        if self.out.len() + more <= PART_BYTES { Ok(()) } else { self.part(write) }
+    fn part_if_full<E>(
+        &mut self,
+        more: usize,
+        write: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.out.len() + more <= PART_BYTES {
+            Ok(())
+        } else {
+            self.part(write)
+        }
     }
 
     fn part<E>(&mut self, write: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
@@ -164,7 +199,11 @@ impl Pieces<'_> {
         self.emit(Kind::SnapshotPart, write)
     }
 
-    fn emit<E>(&mut self, kind: Kind, write: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    fn emit<E>(
+        &mut self,
+        kind: Kind,
+        write: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let body = &self.out[FRAME_HEADER_BYTES..];
         let header = FrameHeader {
             kind,

@@ -27,7 +27,11 @@ impl View {
     /// What `reader` has not been acknowledged for, per lane; of everything held where it has no mark.
     pub fn backlog(&self, reader: &str) -> [LaneStatus; LANES] {
         let log = self.shared.log();
-        log.held(log.marks.get(reader).map_or([ItemNo(0); LANES], |mark| mark.next))
+        log.held(
+            log.marks
+                .get(reader)
+                .map_or([ItemNo(0); LANES], |mark| mark.next),
+        )
     }
 
     /// Bytes in segment files: headers, snapshots and frames, not the room allocated ahead.

@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Access, Disk, DiskFile, Frame, FrameNo, ItemNo, LANES, LaneNo, Mark, OpenError, Options, ReadError, Reader,
-    Recovery, View,
+    Access, Disk, DiskFile, Frame, FrameNo, ItemNo, LANES, LaneNo, Mark, OpenError, Options,
+    ReadError, Reader, Recovery, View,
     disk::is_no_room,
     frame::{self, FRAME_HEADER_BYTES, FrameHeader, ITEM_HEADER_BYTES, Kind},
     log::{self, Log, Shared},
@@ -122,12 +122,21 @@ impl Spool {
         directory: &Path,
         options: Options,
     ) -> Result<(Spool, Recovery), OpenError> {
-        disk.make_directory(directory).map_err(OpenError::io("make directory", directory))?;
+        disk.make_directory(directory)
+            .map_err(OpenError::io("make directory", directory))?;
         let lock_path = directory.join(LOCK);
-        let lock = disk.lock(&lock_path).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked { path: directory.to_owned() },
-            _ => OpenError::Io { action: "lock", path: lock_path, source },
-        })?;
+        let lock = disk
+            .lock(&lock_path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::WouldBlock => OpenError::Locked {
+                    path: directory.to_owned(),
+                },
+                _ => OpenError::Io {
+                    action: "lock",
+                    path: lock_path,
+                    source,
+                },
+            })?;
         let recovered = recovery::recover(&*disk, directory, &options.required_readers, None)?;
         let log = Log {
             required: options.required_readers.clone(),
@@ -164,10 +173,18 @@ impl Spool {
         self.fail();
         let live = {
             let log = self.shared.log();
-            Live { durable: log.synced.frame, items: log.synced.items }
+            Live {
+                durable: log.synced.frame,
+                items: log.synced.items,
+            }
         };
         let directory = self.shared.directory.clone();
-        let recovered = recovery::recover(&*self.disk, &directory, &self.options.required_readers, Some(live))?;
+        let recovered = recovery::recover(
+            &*self.disk,
+            &directory,
+            &self.options.required_readers,
+            Some(live),
+        )?;
         let recovery = self.go_on(recovered)?;
         self.shared.changed();
         Ok(recovery)
@@ -181,7 +198,10 @@ impl Spool {
     pub fn append(&mut self, frame: &Frame<'_>) -> Result<Appended, AppendError> {
         let sizes = Sizes::of(frame, &self.forgotten);
         if sizes.frame_bytes > self.quota.max_frame_bytes() {
-            return Err(AppendError::TooLarge { bytes: sizes.frame_bytes, max: self.quota.max_frame_bytes() });
+            return Err(AppendError::TooLarge {
+                bytes: sizes.frame_bytes,
+                max: self.quota.max_frame_bytes(),
+            });
         }
         self.make_room(sizes.frame_bytes, Purpose::of(sizes.items))?;
         self.write(frame, &sizes)
@@ -218,8 +238,13 @@ impl Spool {
     }
 
     /// All state whose key begins so, in order of the keys.
-    pub fn state_with_prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
-        let from = self.state.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+    pub fn state_with_prefix<'a>(
+        &'a self,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
+        let from = self
+            .state
+            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
         from.take_while(move |(key, _)| key.starts_with(prefix))
     }
 
@@ -230,7 +255,9 @@ impl Spool {
 
     /// Removes a reader's mark and its hold; stored with the next append.
     pub fn forget_reader(&mut self, reader: &str) {
-        self.options.required_readers.retain(|required| required != reader);
+        self.options
+            .required_readers
+            .retain(|required| required != reader);
         let mut log = self.shared.log();
         log.required.retain(|required| required != reader);
         if log.marks.remove(reader).is_some() {
@@ -245,22 +272,31 @@ impl Spool {
 
     /// Numbers for status and metrics, from any thread.
     pub fn view(&self) -> View {
-        View { shared: Arc::clone(&self.shared) }
+        View {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// For `drop_oldest`: what the oldest segment that a required reader still needs holds undelivered for `reader`,
     /// read from disk, lane by lane in order. Takes as much memory as it returns: at most a segment. Empty when there
     /// is nothing to drop (only the newest segment is left). Damage found on the way is an error like any reader's:
     /// note it and call again.
-    pub fn oldest_undelivered(&mut self, reader: &str) -> Result<Vec<(LaneNo, ItemNo, Bytes)>, ReadError> {
-        let Some(row) = self.oldest_needed() else { return Ok(Vec::new()) };
+    pub fn oldest_undelivered(
+        &mut self,
+        reader: &str,
+    ) -> Result<Vec<(LaneNo, ItemNo, Bytes)>, ReadError> {
+        let Some(row) = self.oldest_needed() else {
+            return Ok(Vec::new());
+        };
         let mut items = Vec::new();
         let mut from = self.reader(reader);
         for lane in 0..LANES {
             from.seek(lane, from.position(lane).max(row.first_item[lane]));
             while from.position(lane) < row.end_item[lane] {
                 match from.next(lane) {
-                    Ok(Some(item)) if item.no < row.end_item[lane] => items.push((lane, item.no, item.bytes)),
+                    Ok(Some(item)) if item.no < row.end_item[lane] => {
+                        items.push((lane, item.no, item.bytes))
+                    }
                     Ok(_) => break,
                     Err(ReadError::Gone { .. }) => {}
                     Err(error) => return Err(error),
@@ -275,17 +311,34 @@ impl Spool {
     /// the spool must be reopened.
     pub fn drop_oldest(&mut self) -> Result<(), SyncError> {
         self.sync()?;
-        let Some(row) = self.oldest_needed() else { return Ok(()) };
+        let Some(row) = self.oldest_needed() else {
+            return Ok(());
+        };
         // Two segments with a snapshot must be left.
-        while self.shared.log().segments.iter().rev().take(2).any(|kept| kept.row.segment == row.segment) {
+        while self
+            .shared
+            .log()
+            .segments
+            .iter()
+            .rev()
+            .take(2)
+            .any(|kept| kept.row.segment == row.segment)
+        {
             self.roll(0).map_err(|error| self.as_sync_error(error))?;
         }
         self.given_up = Some(row.segment + 1);
         let frame = Frame::default();
         let sizes = Sizes::of(&frame, &self.forgotten);
-        self.write(&frame, &sizes).map_err(|error| self.as_sync_error(error))?;
+        self.write(&frame, &sizes)
+            .map_err(|error| self.as_sync_error(error))?;
         self.sync_active()?;
-        while self.shared.log().segments.front().is_some_and(|oldest| oldest.row.segment <= row.segment) {
+        while self
+            .shared
+            .log()
+            .segments
+            .front()
+            .is_some_and(|oldest| oldest.row.segment <= row.segment)
+        {
             self.remove_oldest();
         }
         self.shared.changed();
@@ -313,7 +366,8 @@ impl Spool {
     fn go_on(&mut self, recovered: Recovered) -> Result<Recovery, OpenError> {
         let directory = self.shared.directory.clone();
         let [a, b, c, d] = recovery::random()?;
-        self.incarnation = u64::from(recovered.next_incarnation) << 32 | u64::from(u32::from_le_bytes([a, b, c, d]));
+        self.incarnation = u64::from(recovered.next_incarnation) << 32
+            | u64::from(u32::from_le_bytes([a, b, c, d]));
         self.next_segment = self.next_segment.max(recovered.next_segment);
         self.buffer_id = recovered.buffer_id;
         self.state = recovered.state;
@@ -334,8 +388,11 @@ impl Spool {
             log.generation += 1;
         }
         for _ in 0..if recovered.needs_two { 2 } else { 1 } {
-            self.start_segment(0)
-                .map_err(|failed| OpenError::Io { action: "start segment", path: failed.path, source: failed.source })?;
+            self.start_segment(0).map_err(|failed| OpenError::Io {
+                action: "start segment",
+                path: failed.path,
+                source: failed.source,
+            })?;
         }
         // Only now is what was there before unnecessary.
         for number in recovered.stale {
@@ -345,7 +402,9 @@ impl Spool {
             let path = self.shared.path_of(number);
             match self.disk.open(&path, Access::Write) {
                 Ok(file) => cut_file(&*file, &path, len),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "room behind a segment could not be given back"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "room behind a segment could not be given back")
+                }
             }
         }
         while self.trim_oldest(false) {}
@@ -378,7 +437,11 @@ impl Spool {
         match error {
             AppendError::Io { path, source, from } => SyncError { path, from, source },
             AppendError::NoRoom { path, source } => SyncError { path, from, source },
-            other => SyncError { path: self.shared.directory.clone(), from, source: io::Error::other(other) },
+            other => SyncError {
+                path: self.shared.directory.clone(),
+                from,
+                source: io::Error::other(other),
+            },
         }
     }
 
@@ -393,7 +456,10 @@ impl Spool {
     /// The oldest segment that a required reader needs, if it is not the newest.
     fn oldest_needed(&self) -> Option<Row> {
         let log = self.shared.log();
-        let needed = log.segments.iter().find(|segment| !log.is_passed(segment, &log.marks))?;
+        let needed = log
+            .segments
+            .iter()
+            .find(|segment| !log.is_passed(segment, &log.marks))?;
         let newest = log.segments.back()?;
         (needed.row.segment != newest.row.segment).then_some(needed.row)
     }
@@ -406,15 +472,31 @@ impl Spool {
         let limit = self.quota.limit(purpose);
         let mut rolls = 0;
         loop {
-            let Some(active) = &self.active else { return Err(self.not_open()) };
+            let Some(active) = &self.active else {
+                return Err(self.not_open());
+            };
             let (used_bytes, snapshot_bytes) = {
                 let log = self.shared.log();
-                let has_frames = log.segments.back().is_some_and(|last| last.row.first_frame < last.row.end_frame);
+                let has_frames = log
+                    .segments
+                    .back()
+                    .is_some_and(|last| last.row.first_frame < last.row.end_frame);
                 let rolls = has_frames && log.end.offset + frame_bytes > active.full_bytes;
-                (log.used_bytes, if rolls { Some(self.snapshot_bytes(&log)) } else { None })
+                (
+                    log.used_bytes,
+                    if rolls {
+                        Some(self.snapshot_bytes(&log))
+                    } else {
+                        None
+                    },
+                )
             };
             if used_bytes + frame_bytes + snapshot_bytes.unwrap_or(0) <= limit {
-                return if snapshot_bytes.is_some() { self.roll(frame_bytes) } else { Ok(()) };
+                return if snapshot_bytes.is_some() {
+                    self.roll(frame_bytes)
+                } else {
+                    Ok(())
+                };
             }
             // Marks that would make room must be durable first.
             if self.marks_would_trim() {
@@ -426,13 +508,18 @@ impl Spool {
                 rolls += 1;
                 self.roll(0)?;
             } else {
-                return Err(AppendError::Full { used_bytes, max_bytes: self.quota.max_bytes });
+                return Err(AppendError::Full {
+                    used_bytes,
+                    max_bytes: self.quota.max_bytes,
+                });
             }
         }
     }
 
     fn write(&mut self, frame: &Frame<'_>, sizes: &Sizes) -> Result<Appended, AppendError> {
-        let Some(active) = &self.active else { return Err(self.not_open()) };
+        let Some(active) = &self.active else {
+            return Err(self.not_open());
+        };
         let (place, durable) = {
             let log = self.shared.log();
             (log.end, log.synced.frame)
@@ -450,10 +537,17 @@ impl Spool {
             body_crc: 0,
         };
         let given_up = self.given_up;
-        let written = encode(&mut self.scratch, header, frame, &self.forgotten, given_up, |header, parts| {
-            active.file.write_at(parts, place.offset)?;
-            Ok(header)
-        });
+        let written = encode(
+            &mut self.scratch,
+            header,
+            frame,
+            &self.forgotten,
+            given_up,
+            |header, parts| {
+                active.file.write_at(parts, place.offset)?;
+                Ok(header)
+            },
+        );
         let header = match written {
             Ok(header) => header,
             Err(source) => {
@@ -462,7 +556,11 @@ impl Spool {
                     return Err(AppendError::NoRoom { path, source }); // the next frame is written over what there is of it
                 }
                 self.fail();
-                return Err(AppendError::Io { path, from: durable, source });
+                return Err(AppendError::Io {
+                    path,
+                    from: durable,
+                    source,
+                });
             }
         };
         self.take_state(frame);
@@ -477,7 +575,13 @@ impl Spool {
                 if segment.row.first_frame == place.frame {
                     segment.row.first_unix_nano = header.unix_nano;
                 }
-                segment.remember(log::Point { unix_nano: header.unix_nano, ..place }, header.items[0] > 0);
+                segment.remember(
+                    log::Point {
+                        unix_nano: header.unix_nano,
+                        ..place
+                    },
+                    header.items[0] > 0,
+                );
             }
             let mut end = place;
             end.offset += header.frame_bytes();
@@ -493,7 +597,10 @@ impl Spool {
         if self.options.read_unsynced && !frame.items.is_empty() {
             self.shared.changed();
         }
-        Ok(Appended { frame: place.frame, first: place.items })
+        Ok(Appended {
+            frame: place.frame,
+            first: place.items,
+        })
     }
 
     fn take_state(&mut self, frame: &Frame<'_>) {
@@ -506,7 +613,9 @@ impl Spool {
     }
 
     fn sync_active(&mut self) -> Result<(), SyncError> {
-        let Some(active) = &self.active else { return Err(self.as_sync_error(self.not_open())) };
+        let Some(active) = &self.active else {
+            return Err(self.as_sync_error(self.not_open()));
+        };
         if let Err(source) = active.file.sync_data() {
             let path = active.path.clone();
             let from = self.shared.log().synced.frame;
@@ -526,7 +635,9 @@ impl Spool {
         if self.needs_sync() {
             self.sync_active()?;
         }
-        let Some(active) = &self.active else { return Err(self.not_open()) };
+        let Some(active) = &self.active else {
+            return Err(self.not_open());
+        };
         let (file, path) = (Arc::clone(&active.file), active.path.clone());
         let end = self.shared.log().end.offset;
         match self.start_segment(frame_bytes) {
@@ -538,11 +649,18 @@ impl Spool {
                 }
                 Ok(())
             }
-            Err(failed) if failed.harmless => Err(AppendError::NoRoom { path: failed.path, source: failed.source }),
+            Err(failed) if failed.harmless => Err(AppendError::NoRoom {
+                path: failed.path,
+                source: failed.source,
+            }),
             Err(failed) => {
                 let from = self.shared.log().synced.frame;
                 self.fail();
-                Err(AppendError::Io { path: failed.path, from, source: failed.source })
+                Err(AppendError::Io {
+                    path: failed.path,
+                    from,
+                    source: failed.source,
+                })
             }
         }
     }
@@ -564,16 +682,38 @@ impl Spool {
             };
             let rows: Vec<Row> = log.segments.iter().map(|segment| segment.row).collect();
             let holes = log.segments.iter().flat_map(|segment| &segment.holes);
-            let settled: Vec<_> = holes.filter(|(_, settled)| *settled).map(|(hole, _)| *hole).collect();
-            (header, rows, settled, log.marks.clone(), log.end, self.snapshot_bytes(&log), log.used_bytes)
+            let settled: Vec<_> = holes
+                .filter(|(_, settled)| *settled)
+                .map(|(hole, _)| *hole)
+                .collect();
+            (
+                header,
+                rows,
+                settled,
+                log.marks.clone(),
+                log.end,
+                self.snapshot_bytes(&log),
+                log.used_bytes,
+            )
         };
         let failed = |harmless| {
             let path = path.clone();
-            move |source: io::Error| StartFailed { harmless: harmless && is_no_room(&source), path, source }
+            move |source: io::Error| StartFailed {
+                harmless: harmless && is_no_room(&source),
+                path,
+                source,
+            }
         };
         let file = self.disk.create(&path).map_err(failed(true))?;
-        let full_bytes = self.quota.segment_bytes(snapshot_bytes).max(snapshot_bytes + frame_bytes);
-        let room = self.quota.max_bytes.saturating_sub(used_bytes).min(full_bytes);
+        let full_bytes = self
+            .quota
+            .segment_bytes(snapshot_bytes)
+            .max(snapshot_bytes + frame_bytes);
+        let room = self
+            .quota
+            .max_bytes
+            .saturating_sub(used_bytes)
+            .min(full_bytes);
         if let Err(error) = file.allocate(room) {
             tracing::debug!(path = %path.display(), %error, "no room ahead: the segment grows as it is written");
         }
@@ -583,8 +723,15 @@ impl Spool {
             offset += piece.len() as u64;
             Ok(())
         };
-        let written =
-            snapshot::write(&header, &self.state, &marks, rows.into_iter(), settled.into_iter(), end.bytes, write);
+        let written = snapshot::write(
+            &header,
+            &self.state,
+            &marks,
+            rows.into_iter(),
+            settled.into_iter(),
+            end.bytes,
+            write,
+        );
         let log_start = match written {
             Ok(bytes) => bytes,
             Err(source) => {
@@ -595,7 +742,9 @@ impl Spool {
         };
         // From here on it may count after a crash: on an error nothing may be appended before it was looked at again.
         file.sync_data().map_err(failed(false))?;
-        self.disk.sync_directory(&self.shared.directory).map_err(failed(false))?;
+        self.disk
+            .sync_directory(&self.shared.directory)
+            .map_err(failed(false))?;
         {
             let mut log = self.shared.log();
             log.end.offset = log_start;
@@ -619,7 +768,11 @@ impl Spool {
             log.used_bytes += log_start;
         }
         self.quota.snapshot_bytes = snapshot_bytes;
-        self.active = Some(Active { file, path, full_bytes });
+        self.active = Some(Active {
+            file,
+            path,
+            full_bytes,
+        });
         Ok(())
     }
 
@@ -642,13 +795,20 @@ impl Spool {
     fn trim_oldest(&mut self, wanted: bool) -> bool {
         {
             let log = self.shared.log();
-            let Some(oldest) = log.segments.front() else { return false };
+            let Some(oldest) = log.segments.front() else {
+                return false;
+            };
             if log.segments.len() <= 2 || !log.is_passed(oldest, &log.durable_marks) {
                 return false;
             }
             if !wanted && let Some(age) = self.options.keep_delivered {
                 let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-                if self.disk.unix_nano().saturating_sub(oldest.row.last_unix_nano) <= age {
+                if self
+                    .disk
+                    .unix_nano()
+                    .saturating_sub(oldest.row.last_unix_nano)
+                    <= age
+                {
                     return false;
                 }
             }
@@ -659,7 +819,9 @@ impl Spool {
     fn remove_oldest(&mut self) -> bool {
         let number = {
             let mut log = self.shared.log();
-            let Some(gone) = log.segments.pop_front() else { return false };
+            let Some(gone) = log.segments.pop_front() else {
+                return false;
+            };
             log.used_bytes = log.used_bytes.saturating_sub(gone.file_bytes());
             gone.row.segment
         };
@@ -706,7 +868,11 @@ impl Spool {
 
 impl From<SyncError> for AppendError {
     fn from(error: SyncError) -> Self {
-        AppendError::Io { path: error.path, from: error.from, source: error.source }
+        AppendError::Io {
+            path: error.path,
+            from: error.from,
+            source: error.source,
+        }
     }
 }
 
@@ -719,7 +885,10 @@ fn cut_file(file: &dyn DiskFile, path: &Path, len: u64) {
 
 fn settle(log: &mut Log, frame: &Frame<'_>, shared: &Shared) {
     for damage in &frame.settled {
-        let number = damage.segment.file_name().and_then(crate::segment::number_of);
+        let number = damage
+            .segment
+            .file_name()
+            .and_then(crate::segment::number_of);
         if let Some(number) = number
             && damage.segment == shared.path_of(number)
             && let Some(segment) = log.segment_mut(number)
@@ -738,18 +907,26 @@ struct Sizes {
 
 impl Sizes {
     fn of(frame: &Frame<'_>, forgotten: &[String]) -> Sizes {
-        let mut sizes = Sizes { frame_bytes: FRAME_HEADER_BYTES as u64, items: [0; LANES], item_bytes: [0; LANES] };
+        let mut sizes = Sizes {
+            frame_bytes: FRAME_HEADER_BYTES as u64,
+            items: [0; LANES],
+            item_bytes: [0; LANES],
+        };
         for item in &frame.items {
             let bytes: usize = item.parts.iter().map(|part| part.len()).sum();
             sizes.frame_bytes += (ITEM_HEADER_BYTES + bytes) as u64;
             sizes.items[item.lane] += 1;
-            sizes.item_bytes[item.lane] = sizes.item_bytes[item.lane].saturating_add(bytes.min(u32::MAX as usize) as u32);
+            sizes.item_bytes[item.lane] =
+                sizes.item_bytes[item.lane].saturating_add(bytes.min(u32::MAX as usize) as u32);
         }
         let state = frame.state.iter().map(|(key, value)| match value {
             Some(value) => 9 + key.len() + value.len(),
             None => 5 + key.len(),
         });
-        let marks = frame.marks.iter().map(|mark| 23 + mark.reader.len() + mark.note.len());
+        let marks = frame
+            .marks
+            .iter()
+            .map(|mark| 23 + mark.reader.len() + mark.note.len());
         let forgotten = forgotten.iter().map(|reader| 3 + reader.len());
         let rest: usize = state.chain(marks).chain(forgotten).sum();
         // Whether a segment was given up is decided later: the entry for it is always counted.
@@ -781,12 +958,20 @@ fn encode(
         }
     }
     for mark in &frame.marks {
-        assert!(mark.reader.len() <= usize::from(u16::MAX), "a reader's name is too long");
+        assert!(
+            mark.reader.len() <= usize::from(u16::MAX),
+            "a reader's name is too long"
+        );
         frame::put_mark(scratch, &mark.reader, mark.next, &mark.note);
     }
-    forgotten.iter().for_each(|reader| frame::put_forget(scratch, reader));
+    forgotten
+        .iter()
+        .for_each(|reader| frame::put_forget(scratch, reader));
     for damage in &frame.settled {
-        let number = damage.segment.file_name().and_then(crate::segment::number_of);
+        let number = damage
+            .segment
+            .file_name()
+            .and_then(crate::segment::number_of);
         frame::put_settled(scratch, &damage.hole(number.unwrap_or(u64::MAX / 2)));
     }
     if let Some(segment) = given_up {
@@ -809,9 +994,19 @@ fn encode(
 
     let (head, body) = scratch.split_at(FRAME_HEADER_BYTES);
     let (item_headers, rest) = body.split_at(rest - FRAME_HEADER_BYTES);
-    let mut parts = Vec::with_capacity(2 + frame.items.iter().map(|item| 1 + item.parts.len()).sum::<usize>());
+    let mut parts = Vec::with_capacity(
+        2 + frame
+            .items
+            .iter()
+            .map(|item| 1 + item.parts.len())
+            .sum::<usize>(),
+    );
     parts.push(IoSlice::new(head));
-    for (item, item_header) in frame.items.iter().zip(item_headers.chunks_exact(ITEM_HEADER_BYTES)) {
+    for (item, item_header) in frame
+        .items
+        .iter()
+        .zip(item_headers.chunks_exact(ITEM_HEADER_BYTES))
+    {
         parts.push(IoSlice::new(item_header));
         parts.extend(item.parts.iter().map(|part| IoSlice::new(part)));
     }

@@ -142,8 +142,13 @@ impl Default for FailingDisk {
 impl FailingDisk {
     /// An empty disk.
     pub fn new() -> FailingDisk {
-        let inner = Inner { unix_nano: 1_795_000_000_000_000_000, ..Inner::default() };
-        FailingDisk { inner: Arc::new(Mutex::new(inner)) }
+        let inner = Inner {
+            unix_nano: 1_795_000_000_000_000_000,
+            ..Inner::default()
+        };
+        FailingDisk {
+            inner: Arc::new(Mutex::new(inner)),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -202,7 +207,11 @@ impl FailingDisk {
             Keep::Some(seed) => Some(Random(seed)),
             _ => None,
         };
-        let mut keeps = |always: bool| random.as_mut().map_or(always, |random| random.next().is_multiple_of(2));
+        let mut keeps = |always: bool| {
+            random
+                .as_mut()
+                .map_or(always, |random| random.next().is_multiple_of(2))
+        };
         let always = keep == Keep::Everything;
         for content in inner.files.values_mut() {
             let mut after = std::mem::take(&mut content.durable);
@@ -214,7 +223,11 @@ impl FailingDisk {
                             let sector = (SECTOR - offset % SECTOR).min(rest.len() as u64);
                             let (now, later) = rest.split_at(sector as usize);
                             if keeps(always) {
-                                Change::Write { offset, bytes: now.to_vec() }.apply(&mut after);
+                                Change::Write {
+                                    offset,
+                                    bytes: now.to_vec(),
+                                }
+                                .apply(&mut after);
                             }
                             (offset, rest) = (offset + sector, later);
                         }
@@ -231,7 +244,9 @@ impl FailingDisk {
         }
         let changed: Vec<PathBuf> = {
             let all = inner.names.keys().chain(inner.durable_names.keys());
-            all.filter(|path| inner.names.get(*path) != inner.durable_names.get(*path)).cloned().collect()
+            all.filter(|path| inner.names.get(*path) != inner.durable_names.get(*path))
+                .cloned()
+                .collect()
         };
         for path in changed {
             if keeps(always) {
@@ -283,7 +298,11 @@ impl FailingDisk {
     /// A file's content as one sees it now.
     pub fn content(&self, path: &Path) -> Option<Vec<u8>> {
         let inner = self.inner();
-        inner.names.get(path).and_then(|file| inner.files.get(file)).map(|content| content.seen.clone())
+        inner
+            .names
+            .get(path)
+            .and_then(|file| inner.files.get(file))
+            .map(|content| content.seen.clone())
     }
 
     /// Puts a file there, synced, whatever the faults.
@@ -294,7 +313,14 @@ impl FailingDisk {
             None => inner.new_file(path),
         };
         inner.durable_names.insert(path.to_owned(), file);
-        inner.files.insert(file, Content { seen: bytes.to_vec(), durable: bytes.to_vec(), pending: Vec::new() });
+        inner.files.insert(
+            file,
+            Content {
+                seen: bytes.to_vec(),
+                durable: bytes.to_vec(),
+                pending: Vec::new(),
+            },
+        );
     }
 
     /// Removes a file, synced, whatever the faults.
@@ -342,7 +368,10 @@ impl Inner {
         if let Some(errno) = due {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        if matches!(operation, Operation::Read | Operation::Open | Operation::List) {
+        if matches!(
+            operation,
+            Operation::Read | Operation::Open | Operation::List
+        ) {
             return Ok(());
         }
         if self.read_only && operation != Operation::Sync && operation != Operation::SyncDirectory {
@@ -361,12 +390,17 @@ impl Inner {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().filter_map(|file| self.files.get(file)).map(|content| content.seen.len() as u64).sum()
+        self.names
+            .values()
+            .filter_map(|file| self.files.get(file))
+            .map(|content| content.seen.len() as u64)
+            .sum()
     }
 
     /// How much of a growth by this many bytes there is room for.
     fn room(&self, growth: u64) -> u64 {
-        self.room_bytes.map_or(growth, |room| growth.min(room.saturating_sub(self.used())))
+        self.room_bytes
+            .map_or(growth, |room| growth.min(room.saturating_sub(self.used())))
     }
 }
 
@@ -394,7 +428,11 @@ impl Disk for FailingDisk {
         if !inner.locks.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Lock { disk: self.clone(), path: path.to_owned(), boots: inner.boots }))
+        Ok(Box::new(Lock {
+            disk: self.clone(),
+            path: path.to_owned(),
+            boots: inner.boots,
+        }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
@@ -403,11 +441,22 @@ impl Disk for FailingDisk {
         let inside = |path: &Path| path.parent() == Some(directory);
         let mut all: Vec<Listed> = Vec::new();
         for (path, file) in inner.names.iter().filter(|(path, _)| inside(path)) {
-            let bytes = inner.files.get(file).map_or(0, |content| content.seen.len() as u64);
-            all.push(Listed { name: name_of(path), bytes, is_file: true });
+            let bytes = inner
+                .files
+                .get(file)
+                .map_or(0, |content| content.seen.len() as u64);
+            all.push(Listed {
+                name: name_of(path),
+                bytes,
+                is_file: true,
+            });
         }
         for path in inner.directories.iter().filter(|path| inside(path)) {
-            all.push(Listed { name: name_of(path), bytes: 0, is_file: false });
+            all.push(Listed {
+                name: name_of(path),
+                bytes: 0,
+                is_file: false,
+            });
         }
         Ok(all)
     }
@@ -419,7 +468,11 @@ impl Disk for FailingDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = inner.new_file(path);
-        Ok(Arc::new(FailingFile { disk: self.clone(), file, boots: inner.boots }))
+        Ok(Arc::new(FailingFile {
+            disk: self.clone(),
+            file,
+            boots: inner.boots,
+        }))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
@@ -429,7 +482,11 @@ impl Disk for FailingDisk {
             return Err(Errno::ROFS.into());
         }
         let file = *inner.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(FailingFile { disk: self.clone(), file, boots: inner.boots }))
+        Ok(Arc::new(FailingFile {
+            disk: self.clone(),
+            file,
+            boots: inner.boots,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -443,16 +500,29 @@ impl Disk for FailingDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
         inner.check(Operation::Remove)?;
-        inner.names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        inner
+            .names
+            .remove(path)
+            .map(|_| ())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
         inner.check(Operation::SyncDirectory)?;
         let inside = |other: &Path| other.parent() == Some(path);
-        let Inner { names, durable_names, .. } = &mut *inner;
+        let Inner {
+            names,
+            durable_names,
+            ..
+        } = &mut *inner;
         durable_names.retain(|other, _| !inside(other));
-        durable_names.extend(names.iter().filter(|(other, _)| inside(other)).map(|(other, file)| (other.clone(), *file)));
+        durable_names.extend(
+            names
+                .iter()
+                .filter(|(other, _)| inside(other))
+                .map(|(other, file)| (other.clone(), *file)),
+        );
         Ok(())
     }
 
@@ -502,7 +572,10 @@ impl DiskFile for FailingFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut inner = self.inner(Operation::Read)?;
         inner.reads += 1;
-        let seen = inner.files.get(&self.file).map_or(&[][..], |content| &content.seen[..]);
+        let seen = inner
+            .files
+            .get(&self.file)
+            .map_or(&[][..], |content| &content.seen[..]);
         let from = &seen[seen.len().min(offset as usize)..];
         let bytes = buffer.len().min(from.len());
         buffer[..bytes].copy_from_slice(&from[..bytes]);
@@ -511,10 +584,16 @@ impl DiskFile for FailingFile {
 
     fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut inner = self.inner(Operation::Write)?;
-        let mut bytes = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
+        let mut bytes = parts
+            .iter()
+            .flat_map(|part| part.iter().copied())
+            .collect::<Vec<u8>>();
         let whole = bytes.len();
         let mut error = None;
-        let len = inner.files.get(&self.file).map_or(0, |content| content.seen.len() as u64);
+        let len = inner
+            .files
+            .get(&self.file)
+            .map_or(0, |content| content.seen.len() as u64);
         let growth = (offset + whole as u64).saturating_sub(len);
         let missing = growth - inner.room(growth);
         if missing > 0 {
@@ -541,7 +620,12 @@ impl DiskFile for FailingFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut inner = self.inner(Operation::Allocate)?;
-        let growth = len.saturating_sub(inner.files.get(&self.file).map_or(0, |content| content.seen.len() as u64));
+        let growth = len.saturating_sub(
+            inner
+                .files
+                .get(&self.file)
+                .map_or(0, |content| content.seen.len() as u64),
+        );
         if inner.room(growth) < growth {
             return Err(Errno::NOSPC.into());
         }
@@ -557,9 +641,15 @@ impl DiskFile for FailingFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.disk.inner();
-        let checked = if inner.boots == self.boots { inner.check(Operation::Sync) } else { Err(Errno::IO.into()) };
+        let checked = if inner.boots == self.boots {
+            inner.check(Operation::Sync)
+        } else {
+            Err(Errno::IO.into())
+        };
         let off = inner.off;
-        let Some(content) = inner.files.get_mut(&self.file) else { return checked };
+        let Some(content) = inner.files.get_mut(&self.file) else {
+            return checked;
+        };
         match &checked {
             Ok(()) => {
                 for change in content.pending.drain(..) {
@@ -576,7 +666,10 @@ impl DiskFile for FailingFile {
 
     fn size(&self) -> io::Result<u64> {
         let inner = self.disk.inner();
-        Ok(inner.files.get(&self.file).map_or(0, |content| content.seen.len() as u64))
+        Ok(inner
+            .files
+            .get(&self.file)
+            .map_or(0, |content| content.seen.len() as u64))
     }
 }
 

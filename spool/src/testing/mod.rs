@@ -21,5 +21,5 @@
 mod disk;
 mod recover;
 
-pub use disk::{Fault, FailingDisk, Keep, Operation};
+pub use disk::{FailingDisk, Fault, Keep, Operation};
 pub use recover::{recover_bytes, restamp};

@@ -16,10 +16,15 @@ pub fn recover_bytes(bytes: &[u8]) -> u64 {
     let directory = Path::new("/spool");
     let disk = FailingDisk::new();
     disk.put(&segment::path_of(directory, 7), bytes);
-    let options = || Options { required_readers: vec!["fuzz".to_owned()], ..Options::default() };
+    let options = || Options {
+        required_readers: vec!["fuzz".to_owned()],
+        ..Options::default()
+    };
     let mut items = 0;
     for _ in 0..2 {
-        let Ok((mut spool, _)) = Spool::open(Arc::new(disk.clone()), directory, options()) else { return items };
+        let Ok((mut spool, _)) = Spool::open(Arc::new(disk.clone()), directory, options()) else {
+            return items;
+        };
         let mut reader = spool.reader("fuzz");
         for lane in 0..LANES {
             loop {
@@ -31,7 +36,13 @@ pub fn recover_bytes(bytes: &[u8]) -> u64 {
                 }
             }
         }
-        let frame = Frame { items: vec![Item { lane: 1, parts: &[b"new"] }], ..Frame::default() };
+        let frame = Frame {
+            items: vec![Item {
+                lane: 1,
+                parts: &[b"new"],
+            }],
+            ..Frame::default()
+        };
         let _ = spool.append(&frame);
         let _ = spool.sync();
         let _ = spool.view().backlog("fuzz");

@@ -20,8 +20,10 @@ fn what_was_synced_is_read_back_after_a_restart() {
     assert_eq!((again.items, again.bytes), ([50, 50], [200, 200]));
     assert_eq!(again.damage, []);
     for lane in 0..2 {
-        let expected: Vec<Vec<u8>> =
-            (0..100u32).filter(|n| n % 2 == lane as u32).map(|n| n.to_le_bytes().to_vec()).collect();
+        let expected: Vec<Vec<u8>> = (0..100u32)
+            .filter(|n| n % 2 == lane as u32)
+            .map(|n| n.to_le_bytes().to_vec())
+            .collect();
         assert_eq!(read(&spool, lane), expected);
     }
 }
@@ -33,13 +35,26 @@ fn state_and_marks_survive_restarts_and_many_segments() {
     for round in 0..50u64 {
         let value = Bytes::from(round.to_string());
         let frame = Frame {
-            items: vec![Item { lane: 1, parts: &[&[7; 1000], &[8; 1000]] }],
+            items: vec![Item {
+                lane: 1,
+                parts: &[&[7; 1000], &[8; 1000]],
+            }],
             state: vec![
                 (Bytes::from_static(b"position/a"), Some(value.clone())),
-                (Bytes::from(format!("position/{round}")), Some(value.clone())),
-                (Bytes::from(format!("position/{}", round.wrapping_sub(2))), None),
+                (
+                    Bytes::from(format!("position/{round}")),
+                    Some(value.clone()),
+                ),
+                (
+                    Bytes::from(format!("position/{}", round.wrapping_sub(2))),
+                    None,
+                ),
             ],
-            marks: vec![Mark { reader: "uplink".into(), next: [ItemNo(0), ItemNo(round)], note: value }],
+            marks: vec![Mark {
+                reader: "uplink".into(),
+                next: [ItemNo(0), ItemNo(round)],
+                note: value,
+            }],
             ..Frame::default()
         };
         spool.append(&frame).unwrap();
@@ -51,7 +66,10 @@ fn state_and_marks_survive_restarts_and_many_segments() {
     let (spool, _) = open(&disk);
     assert_eq!(spool.state(b"position/a").unwrap(), "49");
     assert_eq!(spool.state(b"position/47"), None);
-    let keys: Vec<_> = spool.state_with_prefix(b"position/4").map(|(key, _)| key.clone()).collect();
+    let keys: Vec<_> = spool
+        .state_with_prefix(b"position/4")
+        .map(|(key, _)| key.clone())
+        .collect();
     assert_eq!(keys, ["position/48", "position/49"]);
     assert_eq!(spool.mark("uplink").unwrap().next, [ItemNo(0), ItemNo(49)]);
     assert_eq!(spool.mark("uplink").unwrap().note, "49");

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use watchline_spool::{
-    AppendError, Appended, Frame, Item, ItemNo, LANES, LaneNo, Mark, OpenError, Options, ReadError, Reader, Recovery,
-    Spool, testing::FailingDisk,
+    AppendError, Appended, Frame, Item, ItemNo, LANES, LaneNo, Mark, OpenError, Options, ReadError,
+    Reader, Recovery, Spool, testing::FailingDisk,
 };
 
 pub(crate) const DIRECTORY: &str = "/spool";
@@ -26,7 +26,10 @@ pub(crate) fn directory() -> &'static Path {
     Path::new(DIRECTORY)
 }
 
-pub(crate) fn try_open(disk: &FailingDisk, options: Options) -> Result<(Spool, Recovery), OpenError> {
+pub(crate) fn try_open(
+    disk: &FailingDisk,
+    options: Options,
+) -> Result<(Spool, Recovery), OpenError> {
     Spool::open(Arc::new(disk.clone()), directory(), options)
 }
 
@@ -34,13 +37,32 @@ pub(crate) fn open(disk: &FailingDisk) -> (Spool, Recovery) {
     try_open(disk, options()).unwrap()
 }
 
-pub(crate) fn append(spool: &mut Spool, lane: LaneNo, bytes: &[u8]) -> Result<Appended, AppendError> {
-    spool.append(&Frame { items: vec![Item { lane, parts: &[bytes] }], ..Frame::default() })
+pub(crate) fn append(
+    spool: &mut Spool,
+    lane: LaneNo,
+    bytes: &[u8],
+) -> Result<Appended, AppendError> {
+    spool.append(&Frame {
+        items: vec![Item {
+            lane,
+            parts: &[bytes],
+        }],
+        ..Frame::default()
+    })
 }
 
 pub(crate) fn mark(spool: &mut Spool, reader: &str, next: [u64; LANES]) {
-    let mark = Mark { reader: reader.to_owned(), next: next.map(ItemNo), note: Bytes::new() };
-    spool.append(&Frame { marks: vec![mark], ..Frame::default() }).unwrap();
+    let mark = Mark {
+        reader: reader.to_owned(),
+        next: next.map(ItemNo),
+        note: Bytes::new(),
+    };
+    spool
+        .append(&Frame {
+            marks: vec![mark],
+            ..Frame::default()
+        })
+        .unwrap();
 }
 
 /// Everything readable of a lane, and the errors met on the way.
@@ -52,7 +74,11 @@ pub(crate) fn drain(reader: &mut Reader, lane: LaneNo) -> (Vec<(u64, Bytes)>, Ve
             Ok(None) => return (items, errors),
             Err(error) => errors.push(error),
         }
-        assert!(errors.len() < 1000, "the reader does not get past {:?}", errors.last());
+        assert!(
+            errors.len() < 1000,
+            "the reader does not get past {:?}",
+            errors.last()
+        );
     }
 }
 
@@ -68,6 +94,8 @@ pub(crate) fn read(spool: &Spool, lane: LaneNo) -> Vec<Bytes> {
 /// The `.seg` files, oldest first.
 pub(crate) fn segments(disk: &FailingDisk) -> Vec<std::path::PathBuf> {
     let mut paths = disk.paths();
-    paths.retain(|path| path.parent() == Some(directory()) && path.extension().is_some_and(|end| end == "seg"));
+    paths.retain(|path| {
+        path.parent() == Some(directory()) && path.extension().is_some_and(|end| end == "seg")
+    });
     paths
 }
