@@ -142,7 +142,7 @@ impl Owner {
                     parts: &parts,
                 }],
                 state: plan.state(),
-                marks: Vec::new(),
+                ..Frame::default()
             };
             match self.spool.append(&frame) {
                 Ok(_) => {
