@@ -17,3 +17,4 @@ pub mod pki;
 pub mod status;
 pub mod verify;
 pub mod watch;
+pub mod worker;

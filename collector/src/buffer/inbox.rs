@@ -1,7 +1,6 @@
 //! What waits for the buffer's thread.
 
 use super::{BufferError, Decision, Incoming};
-use crate::ledger::SealerSummary;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -24,10 +23,9 @@ pub(super) struct Append {
 }
 
 /// A question that is answered between commits, when everything in the ledger is durable.
-#[derive(Debug)]
 pub(super) enum Question {
     HeldBy(SpiffeId, oneshot::Sender<Vec<wire::ChainHeld>>),
-    Summaries(oneshot::Sender<Vec<SealerSummary>>),
+    Reader(String, oneshot::Sender<spool::Reader>),
 }
 
 /// A mark somebody waits for.
@@ -38,7 +36,7 @@ pub(super) struct SyncedMark {
 }
 
 /// One group: what is committed with one sync.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Group {
     pub questions: Vec<Question>,
     pub appends: Vec<Append>,
@@ -48,7 +46,7 @@ pub(super) struct Group {
     pub last: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     /// By lane: alerts are taken first. Bounded by the lanes' byte budgets.
     appends: [VecDeque<Append>; spool::LANES],
@@ -62,7 +60,7 @@ struct Waiting {
     closed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Condvar,

@@ -15,7 +15,10 @@ mod tests;
 
 pub use metrics::{BufferMetrics, Stage};
 
-use crate::ledger::{Alarm, ForkReason, Ledger, Limits, SealerSummary};
+use crate::{
+    ledger::{Alarm, ForkReason, Ledger, Limits, SealerSummary},
+    worker::Worker,
+};
 use inbox::{Append, Inbox, Question, SyncedMark};
 use owner::Owner;
 use std::{
@@ -23,10 +26,9 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 use tokio::sync::{Semaphore, oneshot};
@@ -188,11 +190,17 @@ struct Shared {
     budgets: [Arc<Semaphore>; spool::LANES],
     room: AtomicBool,
     metrics: BufferMetrics,
+    /// Locked for a judgement or a look, never across disk work.
+    ledger: Mutex<Ledger>,
     notices: Box<dyn Fn(Notice) + Send + Sync>,
     report: Box<dyn Fn(CheckState) + Send + Sync>,
 }
 
 impl Shared {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn notify(&self, notice: Notice) {
         (self.notices)(notice);
     }
@@ -220,11 +228,8 @@ pub struct Buffer {
     id: [u8; 16],
 }
 
-/// The buffer's thread: [`Buffer::close`], then join it.
-pub type BufferThread = JoinHandle<()>;
-
 impl Buffer {
-    /// Opens the directory and starts the thread that owns it. Blocks on the disk. `notices` and `report` are called from that
+    /// Opens the directory and starts the thread that owns it: [`Buffer::close`], then join it. Blocks on the disk. `notices` and `report` are called from that
     /// thread and must not block.
     pub fn open(
         disk: Arc<dyn spool::Disk>,
@@ -232,19 +237,21 @@ impl Buffer {
         metrics: BufferMetrics,
         notices: impl Fn(Notice) + Send + Sync + 'static,
         report: impl Fn(CheckState) + Send + Sync + 'static,
-    ) -> Result<(Buffer, BufferThread), OpenError> {
+    ) -> Result<(Buffer, Worker), OpenError> {
         let (spool, recovery) = spool::Spool::open(disk, &options.directory, options.of_spool())?;
         let shared = Arc::new(Shared {
             inbox: Inbox::default(),
             budgets: LANE_BUDGET_BYTES.map(|bytes| Arc::new(Semaphore::new(bytes))),
             room: AtomicBool::new(true),
             metrics,
+            ledger: Mutex::new(Ledger::new(options.limits.clone())),
             notices: Box::new(notices),
             report: Box::new(report),
         });
         shared.report_damage(&recovery);
         let mut ledger = owner::load_ledger(&spool, options.limits.clone(), &shared);
         refill(&spool, &mut ledger);
+        *shared.ledger() = ledger;
         let readers = options
             .readers
             .iter()
@@ -258,18 +265,14 @@ impl Buffer {
         (shared.report)(CheckState::Ok);
         let owner = Owner {
             spool,
-            ledger,
             limits: options.limits,
             collector: options.collector,
             clock: Arc::new(unix_nano),
             shared,
             state: CheckState::Ok,
         };
-        let thread = std::thread::Builder::new()
-            .name("buffer".to_owned())
-            .spawn(move || owner.run())
-            .map_err(OpenError::Thread)?;
-        Ok((buffer, thread))
+        let worker = Worker::spawn("buffer", move || owner.run()).map_err(OpenError::Thread)?;
+        Ok((buffer, worker))
     }
 
     /// Waits for room in the lane's byte budget; the returned receiver resolves after the commit (synced). Dropping the
@@ -302,21 +305,26 @@ impl Buffer {
     /// What is held (durably) of the open chains of one sealer, for Welcome. Empty too while the disk fails: the sender then offers
     /// everything, and each batch is judged.
     pub async fn held_by(&self, sealer: &SpiffeId) -> Vec<wire::ChainHeld> {
-        self.ask(|reply| Question::HeldBy(sealer.clone(), reply))
-            .await
-    }
-
-    /// Every sealer ever stored. Empty while the disk fails.
-    pub async fn summaries(&self) -> Vec<SealerSummary> {
-        self.ask(Question::Summaries).await
-    }
-
-    async fn ask<T: Default>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> T {
         let (reply, answer) = oneshot::channel();
-        if self.shared.inbox.ask(question(reply)).is_err() {
-            return T::default();
+        let question = Question::HeldBy(sealer.clone(), reply);
+        match self.shared.inbox.ask(question) {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
         }
-        answer.await.unwrap_or_default()
+    }
+
+    /// Every sealer ever stored. What was appended but not synced yet may be in it.
+    pub fn summaries(&self) -> Vec<SealerSummary> {
+        self.shared.ledger().summaries()
+    }
+
+    /// Another reader of this name, standing at its mark: for an output that is started anew. `None`: the buffer is closed or its
+    /// disk fails now.
+    pub async fn new_reader(&self, name: &str) -> Option<spool::Reader> {
+        let (reply, answer) = oneshot::channel();
+        let question = Question::Reader(name.to_owned(), reply);
+        self.shared.inbox.ask(question).ok()?;
+        answer.await.ok()
     }
 
     /// The buffer's id: a new one when the directory was made anew.

@@ -40,7 +40,6 @@ type Answer = (
 
 pub(super) struct Owner {
     pub spool: Spool,
-    pub ledger: Ledger,
     pub limits: Limits,
     pub collector: SpiffeId,
     pub clock: Clock,
@@ -82,10 +81,10 @@ impl Owner {
         for question in group.questions {
             match question {
                 Question::HeldBy(sealer, reply) => {
-                    let held = self.ledger.held_by(&sealer);
+                    let held = self.shared.ledger().held_by(&sealer);
                     drop(reply.send(held.iter().map(Into::into).collect()));
                 }
-                Question::Summaries(reply) => drop(reply.send(self.ledger.summaries())),
+                Question::Reader(name, reply) => drop(reply.send(self.spool.reader(&name))),
             }
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(group.appends.len());
@@ -109,7 +108,7 @@ impl Owner {
             } = append;
             budgets.push(budget);
             let now = (self.clock)();
-            let verdict = self.ledger.judge(&incoming.seal, incoming.seal_hash, now);
+            let verdict = self.shared.ledger().judge(&incoming.seal, incoming.seal_hash, now);
             let plan = match verdict {
                 Verdict::New(plan) => plan,
                 Verdict::Duplicate => {
@@ -117,7 +116,7 @@ impl Owner {
                     continue;
                 }
                 Verdict::Fork(reason) => {
-                    self.ledger.count_fork(&incoming.seal.sealer);
+                    self.shared.ledger().count_fork(&incoming.seal.sealer);
                     let detail = reason.to_string();
                     self.shared.notify(Notice::Fork {
                         seal: Box::new(incoming.seal),
@@ -152,7 +151,7 @@ impl Owner {
                             alarm,
                         });
                     }
-                    self.ledger.apply(*plan);
+                    self.shared.ledger().apply(*plan);
                     stored += 1;
                     stored_bytes += item.len_bytes();
                     answers.push((reply, Decision::Stored, events));
@@ -297,7 +296,8 @@ impl Owner {
             match self.spool.reopen() {
                 Ok(recovery) => {
                     self.shared.report_damage(&recovery);
-                    self.ledger = load_ledger(&self.spool, self.limits.clone(), &self.shared);
+                    let ledger = load_ledger(&self.spool, self.limits.clone(), &self.shared);
+                    *self.shared.ledger() = ledger;
                     self.shared.room.store(true, Ordering::Relaxed);
                     self.set_state(CheckState::Ok);
                     info!("the buffer works again");

@@ -17,6 +17,8 @@ pub struct Seen {
     pub last: Instant,
     /// When its last connection ended.
     pub left: Option<Instant>,
+    /// How far its clock is ahead of ours, by its last heartbeat, the way of the message included.
+    pub skew_nano: Option<i64>,
     /// Known from what is stored, but not heard since this process started.
     pub remembered: bool,
 }
@@ -48,6 +50,7 @@ impl Presence {
             connections: 0,
             last: now,
             left: None,
+            skew_nano: None,
             remembered: false,
         });
         seen.connections += 1;
@@ -65,6 +68,7 @@ impl Presence {
             connections: 0,
             last: Instant::now(),
             left: None,
+            skew_nano: None,
             remembered: true,
         });
     }
@@ -87,6 +91,17 @@ impl Connected {
     pub fn heard(&self) {
         if let Some(seen) = self.presence.lock().get_mut(&self.peer) {
             seen.last = Instant::now();
+        }
+    }
+}
+
+impl Connected {
+    /// The peer has said what time it is.
+    pub fn told_time(&self, unix_nano: i64) {
+        let ours = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let ours = i64::try_from(ours.as_nanos()).unwrap_or(i64::MAX);
+        if let Some(seen) = self.presence.lock().get_mut(&self.peer) {
+            seen.skew_nano = Some(unix_nano.saturating_sub(ours));
         }
     }
 }
