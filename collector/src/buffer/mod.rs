@@ -363,6 +363,11 @@ impl Buffer {
         self.view.clone()
     }
 
+    /// Whether [`Buffer::close`] has been called.
+    pub fn is_closed(&self) -> bool {
+        self.shared.inbox.is_closed()
+    }
+
     /// Takes nothing more. The thread commits what it has, writes the marks, closes the spool and ends.
     pub fn close(&self) {
         self.shared.inbox.close();

@@ -9,7 +9,7 @@ use std::{
 
 use watchline_node::{
     config::{Document, Problems, Section},
-    identity::IdentityConfig,
+    identity::{IdentityConfig, NamePattern},
 };
 
 use crate::outputs::{OutputConfig, OutputKind};
@@ -67,7 +67,7 @@ pub struct Allow {
     /// Name of the relay, as in its certificate behind the trust domain, e.g. `center/province-a`.
     pub peer: String,
     /// Patterns over the sealers' names, e.g. `agency/moh/*`.
-    pub names: Vec<String>,
+    pub names: Vec<NamePattern>,
 }
 
 /// `[buffer]`
@@ -201,11 +201,17 @@ impl IngestConfig {
             .iter_mut()
             .filter_map(|allow| {
                 let peer = allow.required_string("peer");
-                let names = allow.required_strings("names");
-                Some(Allow {
-                    peer: peer?,
-                    names: names.into_iter().map(|name| name.value).collect(),
-                })
+                let mut names = Vec::new();
+                for text in allow.required_strings("names") {
+                    match text.value.parse() {
+                        Ok(name) => names.push(name),
+                        Err(why) => {
+                            let right = "patterns like \"agency/mof/*\"";
+                            allow.problem_at(text.span, format!("`names` must hold {right}; {:?} {why}", text.value));
+                        }
+                    }
+                }
+                Some(Allow { peer: peer?, names })
             })
             .collect();
         Some(IngestConfig {

@@ -57,7 +57,6 @@ use crate::{
     buffer::{Buffer, BufferError, Decision, Incoming},
     chains::ChainStore,
     config::IngestConfig,
-    watch::Presence,
 };
 
 /// Receive window of a stream: on a line of 80 ms it carries 50 MB/s.
@@ -130,12 +129,7 @@ impl Options {
     pub fn new(config: &IngestConfig, software: String) -> Options {
         let allowed = config.allow.iter().map(|allow| Allowed {
             peer: allow.peer.clone(),
-            // Checked when the configuration was read.
-            names: allow
-                .names
-                .iter()
-                .filter_map(|name| name.parse().ok())
-                .collect(),
+            names: allow.names.clone(),
         });
         Options {
             limits: Limits {
@@ -157,8 +151,6 @@ pub struct Parts<S> {
     pub store: S,
     /// Where certificates are kept.
     pub chains: ChainStore,
-    /// Who is connected.
-    pub presence: Presence,
     /// Counts and logs what is refused.
     pub refusals: Refusals,
     /// Counts the rest.
@@ -180,7 +172,6 @@ struct Shared<S> {
     store: S,
     signers: Signers,
     metrics: IngestMetrics,
-    presence: Presence,
     peers: Peers,
     connections: Arc<Connections>,
     /// Bytes, in KiB.
@@ -200,7 +191,6 @@ impl<S: Store> Ingest<S> {
             identity,
             store,
             chains,
-            presence,
             refusals,
             metrics,
             ready,
@@ -211,7 +201,6 @@ impl<S: Store> Ingest<S> {
             identity,
             store,
             metrics,
-            presence,
             peers: Peers::default(),
             connections: Arc::new(connections),
             parking: Arc::new(Semaphore::new(PARKED_BYTES >> 10)),

@@ -110,6 +110,15 @@ impl Peers {
         }
     }
 
+    /// When each was last heard, Unix nanoseconds.
+    pub fn last_seen(&self) -> Vec<(SpiffeId, i64)> {
+        let known = self.lock();
+        let seen = known
+            .iter()
+            .map(|(id, status)| (id.clone(), status.last_seen_unix_nano));
+        seen.collect()
+    }
+
     pub(super) fn seen(&self, peer: &SpiffeId) {
         if let Some(status) = self.lock().get_mut(peer) {
             status.last_seen_unix_nano = now_unix_nano();

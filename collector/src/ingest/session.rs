@@ -23,7 +23,7 @@ use super::{
     replies::{Replies, Reply, Size},
     signers::Offered,
 };
-use crate::{buffer::BufferError, watch::Connected};
+use crate::buffer::BufferError;
 
 /// From the opening of a stream to its Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -66,7 +66,6 @@ pub(super) struct Session<S> {
     lanes: Vec<Lane>,
     /// The last Throttle, while the client is asked to hold back.
     throttled_at: Option<Instant>,
-    seen: Connected,
 }
 
 impl<S: Store> Session<S> {
@@ -78,9 +77,7 @@ impl<S: Store> Session<S> {
     ) -> Session<S> {
         let admission = Admission::new(shared.store.clone(), Arc::clone(&shared.parking));
         let replies = Replies::new(shared.metrics.clone());
-        let seen = shared.presence.connected(&connection.peer().id);
         Session {
-            seen,
             shared,
             connection,
             inbound,
@@ -242,7 +239,7 @@ impl<S: Store> Session<S> {
 
     async fn receive(&mut self, message: wire::ClientMessage) -> Result<(), Ended> {
         use wire::client_message::Kind;
-        self.seen.heard();
+        self.shared.peers.seen(&self.connection.peer().id);
         match message.kind {
             Some(Kind::Batch(batch)) => self.batch(batch).await,
             Some(Kind::Certificates(certificates)) => {

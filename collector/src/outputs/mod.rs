@@ -10,6 +10,7 @@ pub mod feed;
 pub mod file;
 mod follow;
 pub mod metrics;
+pub mod upstream;
 
 pub use archive::ArchiveOutput;
 pub use config::{OutputConfig, OutputKind};

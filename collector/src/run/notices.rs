@@ -1,0 +1,101 @@
+//! What happens in the buffer, as events of the collector's own.
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use crate::{
+    buffer::Notice,
+    ledger::{Alarm, Mismatch},
+    watch::{OwnEvents, peer_attributes},
+};
+
+/// Turns notices into events. Called from the buffer's thread: nothing here waits.
+pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync + 'static {
+    move |notice| match notice {
+        Notice::Damaged(damage) => {
+            let batches: u64 = damage.items.iter().map(|range| range.end.0 - range.start.0).sum();
+            let body = format!(
+                "{batches} batches ({} bytes) in the buffer were damaged and set aside: {}",
+                damage.bytes, damage.reason
+            );
+            let attributes = vec![
+                attribute("watchline.gap.reason", "buffer_damaged"),
+                attribute("watchline.gap.batches", batches),
+                attribute("watchline.gap.bytes", damage.bytes),
+            ];
+            events.raise("watchline.gap", attributes, body);
+        }
+        Notice::Fork {
+            seal,
+            direct_peer,
+            reason,
+        } => {
+            let body = format!(
+                "{} epoch {} lane {} sequence {} contradicts what is held and was refused: {reason}",
+                seal.sealer, seal.epoch, seal.lane, seal.sequence
+            );
+            let mut attributes = peer_attributes(&seal.sealer);
+            attributes.extend([
+                attribute("watchline.epoch", seal.epoch),
+                attribute("watchline.lane", seal.lane),
+                attribute("watchline.sequence", seal.sequence),
+                attribute("watchline.sent_by", direct_peer),
+            ]);
+            events.raise("watchline.chain.fork", attributes, body);
+        }
+        Notice::Alarm { sealer, alarm } => {
+            let mut attributes = peer_attributes(&sealer);
+            let (name, epoch, lane, body) = match alarm {
+                Alarm::Mismatch {
+                    epoch,
+                    lane,
+                    mismatch: Mismatch::Hash { sequence },
+                } => {
+                    attributes.push(attribute("watchline.sequence", sequence));
+                    let body = format!(
+                        "{sealer} epoch {epoch} lane {lane}: two hashes are named for sequence {sequence}; both sides are kept"
+                    );
+                    ("watchline.chain.fork", epoch, Some(lane), body)
+                }
+                Alarm::Mismatch {
+                    epoch,
+                    lane,
+                    mismatch: Mismatch::BeyondEnd { sequence },
+                } => {
+                    attributes.push(attribute("watchline.sequence", sequence));
+                    let body = format!(
+                        "{sealer} epoch {epoch} lane {lane}: sequence {sequence} is held, but the sealer says that the epoch ended \
+                         before: it has lost state, and its records may come again"
+                    );
+                    ("watchline.epoch.rewound", epoch, Some(lane), body)
+                }
+                Alarm::GivenUp { epoch, missing } => {
+                    attributes.push(attribute("watchline.missing_batches", missing));
+                    let body = format!(
+                        "{sealer} epoch {epoch}: too many holes or epochs are open; {missing} batches that have not come will be refused"
+                    );
+                    ("watchline.ledger.given_up", epoch, None, body)
+                }
+                Alarm::VoidIgnored { epoch, lane } => {
+                    let body = format!("{sealer} epoch {epoch} lane {lane}: too many void ranges; a hole stays open");
+                    ("watchline.ledger.given_up", epoch, Some(lane), body)
+                }
+            };
+            attributes.push(attribute("watchline.epoch", epoch));
+            if let Some(lane) = lane {
+                attributes.push(attribute("watchline.lane", lane));
+            }
+            events.raise(name, attributes, body);
+        }
+        Notice::LedgerEntry { key, reason } => {
+            error!(key = %key, reason = %reason, "an entry of the ledger cannot be read");
+            let body = format!("an entry of the ledger cannot be read, its chain counts as unknown: {key}: {reason}");
+            events.raise("watchline.ledger.unreadable", vec![attribute("watchline.ledger.key", key)], body);
+        }
+    }
+}
+
+fn attribute(name: &str, value: impl ToString) -> (String, String) {
+    (name.to_owned(), value.to_string())
+}
