@@ -187,7 +187,8 @@ impl StatusSource {
                 self.forwarder(summary.sealer.clone(), Some(summary), peer)
             })
             .collect();
-        let stored: std::collections::BTreeSet<String> = forwarders.iter().map(|known| known.id.clone()).collect();
+        let stored: std::collections::BTreeSet<String> =
+            forwarders.iter().map(|known| known.id.clone()).collect();
         for (id, peer) in &peers {
             if id.role() == Role::Forwarder && !stored.contains(&id.to_string()) {
                 forwarders.push(self.forwarder(id.clone(), None, Some(peer)));
@@ -206,7 +207,12 @@ impl StatusSource {
             started: rfc3339(self.started_unix_nano),
             time: rfc3339(now),
             ready: self.checks.ready(None),
-            checks: self.checks.all().into_iter().map(|(name, state)| (name, check(state))).collect(),
+            checks: self
+                .checks
+                .all()
+                .into_iter()
+                .map(|(name, state)| (name, check(state)))
+                .collect(),
             buffer: BufferStatus {
                 id: hex::encode(self.buffer.id()),
                 used_bytes: self.buffer.view().used_bytes(),
@@ -215,7 +221,11 @@ impl StatusSource {
             },
             forwarders,
             relays: relays.map(|(id, peer)| self.relay(id, peer)).collect(),
-            outputs: self.outputs.iter().map(|output| self.output(output, now)).collect(),
+            outputs: self
+                .outputs
+                .iter()
+                .map(|output| self.output(output, now))
+                .collect(),
         }
     }
 
@@ -229,7 +239,12 @@ impl StatusSource {
         }
     }
 
-    fn forwarder(&self, id: SpiffeId, summary: Option<SealerSummary>, peer: Option<&PeerStatus>) -> ForwarderStatus {
+    fn forwarder(
+        &self,
+        id: SpiffeId,
+        summary: Option<SealerSummary>,
+        peer: Option<&PeerStatus>,
+    ) -> ForwarderStatus {
         let mut lanes: BTreeMap<&'static str, LaneStatus> = Lane::ALL
             .into_iter()
             .map(|lane| (lane.as_str(), LaneStatus::default()))
@@ -254,12 +269,19 @@ impl StatusSource {
             name: id.name().to_string(),
             id: id.to_string(),
             last_seen: peer.and_then(|peer| rfc3339(peer.last_seen_unix_nano)),
-            last_stored: summary.as_ref().and_then(|summary| rfc3339(summary.last_stored_unix_nano)),
-            address: peer.and_then(|peer| peer.address).map(|address| address.to_string()),
+            last_stored: summary
+                .as_ref()
+                .and_then(|summary| rfc3339(summary.last_stored_unix_nano)),
+            address: peer
+                .and_then(|peer| peer.address)
+                .map(|address| address.to_string()),
             software: peer.map(|peer| peer.software.clone()),
             skew_seconds: peer.map(|peer| seconds(peer.skew_nano)),
             certificate_expires: peer.and_then(certificate_expires),
-            epoch: summary.as_ref().and_then(|summary| summary.epoch).map(|epoch| epoch.to_string()),
+            epoch: summary
+                .as_ref()
+                .and_then(|summary| summary.epoch)
+                .map(|epoch| epoch.to_string()),
             lanes,
             batches: of(|summary| summary.batches),
             events: of(|summary| summary.events),
@@ -319,7 +341,9 @@ impl StatusSource {
             required: output.required,
             ok,
             reason,
-            connected_to: uplink.as_ref().and_then(|uplink| uplink.connected_to.clone()),
+            connected_to: uplink
+                .as_ref()
+                .and_then(|uplink| uplink.connected_to.clone()),
             throttled: uplink.and_then(|uplink| uplink.throttled),
             lag: lag.collect(),
         }
@@ -328,7 +352,10 @@ impl StatusSource {
 
 fn check(state: CheckState) -> Check {
     match state {
-        CheckState::Ok => Check { ok: true, reason: None },
+        CheckState::Ok => Check {
+            ok: true,
+            reason: None,
+        },
         CheckState::Failing { reason } => Check {
             ok: false,
             reason: Some(reason),
@@ -337,7 +364,10 @@ fn check(state: CheckState) -> Check {
 }
 
 fn certificate_expires(peer: &PeerStatus) -> Option<String> {
-    let expires = peer.certificate_expires?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let expires = peer
+        .certificate_expires?
+        .duration_since(std::time::UNIX_EPOCH)
+        .ok()?;
     rfc3339(i64::try_from(expires.as_nanos()).ok()?)
 }
 
@@ -351,7 +381,9 @@ pub(crate) fn rfc3339(unix_nano: i64) -> Option<String> {
         return None;
     }
     let time = OffsetDateTime::from_unix_timestamp_nanos(unix_nano.into()).ok()?;
-    let milliseconds = time.replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000).ok()?;
+    let milliseconds = time
+        .replace_nanosecond(time.nanosecond() / 1_000_000 * 1_000_000)
+        .ok()?;
     milliseconds.format(&Rfc3339).ok()
 }
 
@@ -381,12 +413,18 @@ impl Collector for StatusMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let source = &self.0;
         let peers = source.peers.all();
-        let mut counts: BTreeMap<PeerState, i64> = STATES.into_iter().map(|state| (state, 0)).collect();
+        let mut counts: BTreeMap<PeerState, i64> =
+            STATES.into_iter().map(|state| (state, 0)).collect();
         let stored = source.buffer.summaries();
-        let known: std::collections::BTreeSet<&SpiffeId> =
-            stored.iter().map(|summary| &summary.sealer).chain(peers.keys()).collect();
+        let known: std::collections::BTreeSet<&SpiffeId> = stored
+            .iter()
+            .map(|summary| &summary.sealer)
+            .chain(peers.keys())
+            .collect();
         for id in known.into_iter().filter(|id| id.role() == Role::Forwarder) {
-            *counts.entry(source.state_of(id, peers.get(id))).or_default() += 1;
+            *counts
+                .entry(source.state_of(id, peers.get(id)))
+                .or_default() += 1;
         }
         let mut forwarders = encoder.encode_descriptor(
             "watchline_forwarders",
@@ -400,8 +438,16 @@ impl Collector for StatusMetrics {
         }
         let view = source.buffer.view();
         let gauges = [
-            ("watchline_buffer_used_bytes", "Bytes of the buffer's files", view.used_bytes()),
-            ("watchline_buffer_max_bytes", "The buffer's quota", view.max_bytes()),
+            (
+                "watchline_buffer_used_bytes",
+                "Bytes of the buffer's files",
+                view.used_bytes(),
+            ),
+            (
+                "watchline_buffer_max_bytes",
+                "The buffer's quota",
+                view.max_bytes(),
+            ),
         ];
         for (name, help, bytes) in gauges {
             let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));

@@ -20,13 +20,18 @@ pub struct Panicked(pub String);
 
 impl Worker {
     /// Starts `work` on a thread of its own.
-    pub fn spawn(name: impl Into<String>, work: impl FnOnce() + Send + 'static) -> io::Result<Worker> {
+    pub fn spawn(
+        name: impl Into<String>,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Worker> {
         let name = name.into();
         let (running, over) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-            let _running: oneshot::Sender<()> = running;
-            work();
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || {
+                let _running: oneshot::Sender<()> = running;
+                work();
+            })?;
         Ok(Worker { name, over, thread })
     }
 

@@ -108,7 +108,10 @@ impl Owner {
             } = append;
             budgets.push(budget);
             let now = (self.clock)();
-            let verdict = self.shared.ledger().judge(&incoming.seal, incoming.seal_hash, now);
+            let verdict = self
+                .shared
+                .ledger()
+                .judge(&incoming.seal, incoming.seal_hash, now);
             let plan = match verdict {
                 Verdict::New(plan) => plan,
                 Verdict::Duplicate => {

@@ -94,18 +94,32 @@ Certificates, keys and revocation lists are followed without any signal.")]
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Run(argument) => with_config(&argument.config, |config| run::run(config, &argument.config, &cli.log)),
-        Command::Check(argument) => with_config(&argument.config, |config| run::check(&config, &argument.config)),
-        Command::Status { config, json } => with_config(&config.config, |config| status::status(&config, json)),
+        Command::Run(argument) => with_config(&argument.config, |config| {
+            run::run(config, &argument.config, &cli.log)
+        }),
+        Command::Check(argument) => with_config(&argument.config, |config| {
+            run::check(&config, &argument.config)
+        }),
+        Command::Status { config, json } => {
+            with_config(&config.config, |config| status::status(&config, json))
+        }
         Command::Pki(command) => pki::execute(command),
         Command::Verify {
             directory,
             anchors,
             json,
-        } => verify::run(&directory, &anchors, json, &mut io::stdout().lock()).map(|verdict| verdict.exit_status().into()),
-        Command::Quarantine(command) => with_config(command.config(), |config| quarantine::execute(&command, &config)),
+        } => verify::run(&directory, &anchors, json, &mut io::stdout().lock())
+            .map(|verdict| verdict.exit_status().into()),
+        Command::Quarantine(command) => with_config(command.config(), |config| {
+            quarantine::execute(&command, &config)
+        }),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "watchline-collector", &mut io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "watchline-collector",
+                &mut io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     };

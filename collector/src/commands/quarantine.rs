@@ -8,12 +8,7 @@ use std::{
 use clap::Subcommand;
 use watchline_node::{lifecycle::ConfigArgument, uplink::quarantine::Quarantine};
 
-use crate::{
-    config::CollectorConfig,
-    outputs::OutputKind,
-    run::quarantine_of,
-    status::rfc3339,
-};
+use crate::{config::CollectorConfig, outputs::OutputKind, run::quarantine_of, status::rfc3339};
 
 /// What to do with them.
 #[derive(Debug, Subcommand)]
@@ -38,7 +33,12 @@ pub(super) fn execute(command: &Command, config: &CollectorConfig) -> anyhow::Re
         .iter()
         .filter(|output| matches!(output.kind, OutputKind::Upstream(_)));
     let places: Vec<(String, PathBuf)> = upstream
-        .map(|output| (output.name.clone(), quarantine_of(&config.buffer.directory, &output.name)))
+        .map(|output| {
+            (
+                output.name.clone(),
+                quarantine_of(&config.buffer.directory, &output.name),
+            )
+        })
         .collect();
     match command {
         Command::List(_) => list(&places)?,
@@ -52,7 +52,10 @@ fn list(places: &[(String, PathBuf)]) -> anyhow::Result<()> {
     for (output, place) in places {
         for entry in Quarantine::new(place.clone()).list()? {
             if !any {
-                println!("{:<24}  {:<12}  {:<7}  {:<14}  {:>8}  BATCH", "SET ASIDE", "OUTPUT", "LANE", "REASON", "EVENTS");
+                println!(
+                    "{:<24}  {:<12}  {:<7}  {:<14}  {:>8}  BATCH",
+                    "SET ASIDE", "OUTPUT", "LANE", "REASON", "EVENTS"
+                );
             }
             any = true;
             let (events, batch) = match &entry.seal {
@@ -67,7 +70,11 @@ fn list(places: &[(String, PathBuf)]) -> anyhow::Result<()> {
                 rfc3339(entry.since_unix_nano).unwrap_or_default(),
                 entry.lane.as_str(),
                 entry.reason,
-                if entry.waits_for_retry { " (waits to be offered again)" } else { "" },
+                if entry.waits_for_retry {
+                    " (waits to be offered again)"
+                } else {
+                    ""
+                },
             );
             println!("    {}", entry.path.display());
         }

@@ -13,7 +13,11 @@ use watchline_proto::Role;
 use crate::config::CollectorConfig;
 
 /// Runs until told to stop.
-pub(super) fn run(config: CollectorConfig, file: &Path, log: &LogArgument) -> anyhow::Result<ExitCode> {
+pub(super) fn run(
+    config: CollectorConfig,
+    file: &Path,
+    log: &LogArgument,
+) -> anyhow::Result<ExitCode> {
     lifecycle::init_logging(log.log_format);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -47,6 +51,10 @@ pub(super) fn check(config: &CollectorConfig, file: &Path) -> anyhow::Result<Exi
             return Ok(exit::USAGE.into());
         }
     };
-    println!("{}: valid; {role} {id}, {} outputs", file.display(), config.outputs.len());
+    println!(
+        "{}: valid; {role} {id}, {} outputs",
+        file.display(),
+        config.outputs.len()
+    );
     Ok(ExitCode::SUCCESS)
 }

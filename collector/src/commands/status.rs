@@ -12,7 +12,9 @@ const OK: u16 = 200;
 
 pub(super) fn status(config: &CollectorConfig, json: bool) -> anyhow::Result<ExitCode> {
     let address = reachable(config.health.listen);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let answer = runtime.block_on(async {
         let ready = health::ask(address, "/readyz").await?.0 == OK;
         let (code, body) = health::ask(address, "/status").await?;
@@ -40,7 +42,9 @@ pub(super) fn status(config: &CollectorConfig, json: bool) -> anyhow::Result<Exi
 /// Where one that listens everywhere is asked.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen {
-        SocketAddr::V4(address) if address.ip().is_unspecified() => ([127, 0, 0, 1], address.port()).into(),
+        SocketAddr::V4(address) if address.ip().is_unspecified() => {
+            ([127, 0, 0, 1], address.port()).into()
+        }
         SocketAddr::V6(address) if address.ip().is_unspecified() => {
             (std::net::Ipv6Addr::LOCALHOST, address.port()).into()
         }
@@ -78,11 +82,21 @@ fn rows(value: &Value) -> &[Value] {
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut out = String::new();
     for row in rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         out.push_str(line.join("  ").trim_end());
         out.push('\n');
     }
@@ -111,15 +125,34 @@ fn table(status: &Value) -> String {
         "buffer {} of {}{}\n",
         bytes(&buffer["used_bytes"]),
         bytes(&buffer["max_bytes"]),
-        if buffer["has_room"] == true { "" } else { ", FULL" }
+        if buffer["has_room"] == true {
+            ""
+        } else {
+            ", FULL"
+        }
     ));
 
-    let heading = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let mut outputs = vec![heading(&["\nOUTPUT", "KIND", "STATE", "LAG", "BATCHES", "OLDEST"])];
+    let heading = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut outputs = vec![heading(&[
+        "\nOUTPUT", "KIND", "STATE", "LAG", "BATCHES", "OLDEST",
+    ])];
     for output in rows(&status["outputs"]) {
         let lag = &output["lag"];
-        let sum = |key: &str| -> f64 { ["alert", "routine"].iter().filter_map(|lane| lag[lane][key].as_f64()).sum() };
-        let oldest = ["alert", "routine"].iter().filter_map(|lane| lag[lane]["oldest_seconds"].as_f64()).fold(0.0, f64::max);
+        let sum = |key: &str| -> f64 {
+            ["alert", "routine"]
+                .iter()
+                .filter_map(|lane| lag[lane][key].as_f64())
+                .sum()
+        };
+        let oldest = ["alert", "routine"]
+            .iter()
+            .filter_map(|lane| lag[lane]["oldest_seconds"].as_f64())
+            .fold(0.0, f64::max);
         let state = match (&output["ok"], &output["connected_to"]) {
             (Value::Bool(true), Value::String(endpoint)) => format!("ok, {endpoint}"),
             (Value::Bool(true), _) => "ok".to_owned(),
@@ -137,12 +170,28 @@ fn table(status: &Value) -> String {
     out.push_str(&aligned(&outputs));
 
     let mut forwarders = vec![heading(&[
-        "\nFORWARDER", "STATE", "LAST STORED", "ALERT", "ROUTINE", "EVENTS", "WAITING", "MISSING", "VOID", "FORKS",
+        "\nFORWARDER",
+        "STATE",
+        "LAST STORED",
+        "ALERT",
+        "ROUTINE",
+        "EVENTS",
+        "WAITING",
+        "MISSING",
+        "VOID",
+        "FORKS",
     ])];
     for forwarder in rows(&status["forwarders"]) {
         let lanes = &forwarder["lanes"];
-        let waiting: f64 = ["alert", "routine"].iter().filter_map(|lane| lanes[lane]["backlog_bytes"].as_f64()).sum();
-        let name = format!("{}/{}", text(&forwarder["agency"]), text(&forwarder["name"]));
+        let waiting: f64 = ["alert", "routine"]
+            .iter()
+            .filter_map(|lane| lanes[lane]["backlog_bytes"].as_f64())
+            .sum();
+        let name = format!(
+            "{}/{}",
+            text(&forwarder["agency"]),
+            text(&forwarder["name"])
+        );
         forwarders.push(vec![
             name,
             text(&forwarder["state"]),
@@ -165,7 +214,12 @@ fn table(status: &Value) -> String {
     if !relays.is_empty() {
         let mut lines = vec![heading(&["\nRELAY", "STATE", "LAST SEEN", "FROM"])];
         for relay in relays {
-            lines.push(["id", "state", "last_seen", "address"].iter().map(|key| text(&relay[key])).collect());
+            lines.push(
+                ["id", "state", "last_seen", "address"]
+                    .iter()
+                    .map(|key| text(&relay[key]))
+                    .collect(),
+            );
         }
         out.push_str(&aligned(&lines));
     }

@@ -207,7 +207,10 @@ impl IngestConfig {
                         Ok(name) => names.push(name),
                         Err(why) => {
                             let right = "patterns like \"agency/mof/*\"";
-                            allow.problem_at(text.span, format!("`names` must hold {right}; {:?} {why}", text.value));
+                            allow.problem_at(
+                                text.span,
+                                format!("`names` must hold {right}; {:?} {why}", text.value),
+                            );
                         }
                     }
                 }

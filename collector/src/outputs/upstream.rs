@@ -12,8 +12,8 @@ use watchline_node::{
     health::CheckState,
     identity::Identity,
     uplink::{
-        Chains, Forked, Owner, Queue, Reading, SetAside, TcpConnector, Uplink, UplinkConfig, UplinkMetrics,
-        UplinkStatus,
+        Chains, Forked, Owner, Queue, Reading, SetAside, TcpConnector, Uplink, UplinkConfig,
+        UplinkMetrics, UplinkStatus,
     },
 };
 use watchline_spool as spool;
@@ -115,7 +115,11 @@ impl Delivery {
         attributes.push(("watchline.output".to_owned(), self.output.clone()));
         self.events.raise("watchline.gap", attributes, body);
         locked(&self.losses).untold += 1;
-        let (events, losses, buffer) = (Arc::clone(&self.events), Arc::clone(&self.losses), self.buffer.clone());
+        let (events, losses, buffer) = (
+            Arc::clone(&self.events),
+            Arc::clone(&self.losses),
+            self.buffer.clone(),
+        );
         tokio::task::spawn_blocking(move || {
             // Given up only when the buffer is closed: the mark then stays in front of the loss, and it is told again.
             while !events.wait_durable(DURABLE_WITHIN) {
@@ -183,7 +187,11 @@ impl Owner for Delivery {
     fn hole(&self, error: spool::ReadError) {
         match error {
             spool::ReadError::Damaged(damage) => {
-                let items: u64 = damage.items.iter().map(|range| range.end.0 - range.start.0).sum();
+                let items: u64 = damage
+                    .items
+                    .iter()
+                    .map(|range| range.end.0 - range.start.0)
+                    .sum();
                 let body = format!(
                     "output {}: {items} batches were damaged in the buffer before they were delivered: {}",
                     self.output, damage.reason
@@ -204,7 +212,10 @@ impl Owner for Delivery {
                 let attributes = vec![
                     attribute("watchline.gap.reason", "retention"),
                     attribute("watchline.gap.batches", to.0.saturating_sub(from.0)),
-                    attribute("watchline.lane", if lane == 0 { "alert" } else { "routine" }),
+                    attribute(
+                        "watchline.lane",
+                        if lane == 0 { "alert" } else { "routine" },
+                    ),
                 ];
                 self.lose(attributes, body);
             }

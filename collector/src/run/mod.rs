@@ -95,7 +95,9 @@ impl Collector {
         );
         info!(%id, version = VERSION.as_str(), "collector starts");
         if config.outputs.is_empty() {
-            warn!("there is no [[output]]: what is stored is delivered nowhere, and deleted when it is too old");
+            warn!(
+                "there is no [[output]]: what is stored is delivered nowhere, and deleted when it is too old"
+            );
         }
         let listener = listen(config.ingest.listen)?;
 
@@ -119,10 +121,16 @@ impl Collector {
         let checks = Checks::new(&names);
 
         let events = OwnEventQueue::new();
-        let (buffer, buffer_worker) = open_buffer(&config, &id, &mut registry, &events, &checks).await?;
+        let (buffer, buffer_worker) =
+            open_buffer(&config, &id, &mut registry, &events, &checks).await?;
         let buffer_worker = one(async move { Ok(buffer_worker.join().await?) });
         let chains = ChainStore::open(config.buffer.directory.join("certificates"))?;
-        let sealer = OwnSealer::new(events.clone(), buffer.clone(), identity.clone(), chains.clone());
+        let sealer = OwnSealer::new(
+            events.clone(),
+            buffer.clone(),
+            identity.clone(),
+            chains.clone(),
+        );
         let own_sealer = one(sealer.run());
 
         let (uplink_metrics, outputs_metrics) = outputs::register(&mut registry);
@@ -139,7 +147,11 @@ impl Collector {
             outputs_metrics,
         };
         let outputs = Outputs::start(&output_checks, surroundings)?;
-        let readers: Vec<String> = config.outputs.iter().map(|output| output.reader()).collect();
+        let readers: Vec<String> = config
+            .outputs
+            .iter()
+            .map(|output| output.reader())
+            .collect();
         registry.register_collector(Box::new(Backlog::of_outputs(&buffer.view(), &readers)));
 
         let stop_lookers = CancellationToken::new();
@@ -194,7 +206,11 @@ impl Collector {
             registry: Arc::new(registry),
             status: Arc::new(move || serde_json::to_value(source.status()).unwrap_or_default()),
         };
-        lookers.spawn(health::serve(config.health.listen, endpoints, stop_lookers.clone()));
+        lookers.spawn(health::serve(
+            config.health.listen,
+            endpoints,
+            stop_lookers.clone(),
+        ));
         lookers.spawn(Systemd::watchdog(|| true, stop_lookers.clone()));
         Ok(Collector {
             config,
@@ -214,7 +230,11 @@ impl Collector {
     }
 
     /// Until `stop`, or until a part has failed: then why.
-    async fn serve(&mut self, mut reloads: mpsc::Receiver<()>, stop: &CancellationToken) -> Option<anyhow::Error> {
+    async fn serve(
+        &mut self,
+        mut reloads: mpsc::Receiver<()>,
+        stop: &CancellationToken,
+    ) -> Option<anyhow::Error> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return None,
@@ -240,7 +260,10 @@ impl Collector {
             Ok(config) => {
                 self.reloaded.set(1);
                 for key in self.config.needs_restart(&config) {
-                    warn!(key, "changed in the configuration file; takes effect only with a restart");
+                    warn!(
+                        key,
+                        "changed in the configuration file; takes effect only with a restart"
+                    );
                 }
                 self.watch_config.send_if_modified(|watch| {
                     let changed = *watch != config.watch;
@@ -260,7 +283,10 @@ impl Collector {
         let ingest = joined(&mut self.ingest).await;
         self.events.close();
         let own_events = self.own_sealer.join_next();
-        if tokio::time::timeout(OWN_EVENTS_WITHIN, own_events).await.is_err() {
+        if tokio::time::timeout(OWN_EVENTS_WITHIN, own_events)
+            .await
+            .is_err()
+        {
             warn!("the last own events could not be stored in time");
             self.own_sealer.shutdown().await;
         }
@@ -343,12 +369,17 @@ async fn open_buffer(
 
 /// Whose silence counts from the start: forwarders of an agency's collector connect to it; at a centre they may come through relays,
 /// which speak for themselves.
-fn forwarders_that_connect_here(buffer: &Buffer, role: Role) -> BTreeSet<watchline_proto::SpiffeId> {
+fn forwarders_that_connect_here(
+    buffer: &Buffer,
+    role: Role,
+) -> BTreeSet<watchline_proto::SpiffeId> {
     if role == Role::Center {
         return BTreeSet::new();
     }
     let sealers = buffer.summaries().into_iter().map(|summary| summary.sealer);
-    sealers.filter(|sealer| sealer.role() == Role::Forwarder).collect()
+    sealers
+        .filter(|sealer| sealer.role() == Role::Forwarder)
+        .collect()
 }
 
 /// Whether ingest can take in what comes, for `grpc.health.v1`.

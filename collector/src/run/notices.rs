@@ -14,7 +14,11 @@ use crate::{
 pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync + 'static {
     move |notice| match notice {
         Notice::Damaged(damage) => {
-            let batches: u64 = damage.items.iter().map(|range| range.end.0 - range.start.0).sum();
+            let batches: u64 = damage
+                .items
+                .iter()
+                .map(|range| range.end.0 - range.start.0)
+                .sum();
             let body = format!(
                 "{batches} batches ({} bytes) in the buffer were damaged and set aside: {}",
                 damage.bytes, damage.reason
@@ -78,7 +82,9 @@ pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync 
                     ("watchline.ledger.given_up", epoch, None, body)
                 }
                 Alarm::VoidIgnored { epoch, lane } => {
-                    let body = format!("{sealer} epoch {epoch} lane {lane}: too many void ranges; a hole stays open");
+                    let body = format!(
+                        "{sealer} epoch {epoch} lane {lane}: too many void ranges; a hole stays open"
+                    );
                     ("watchline.ledger.given_up", epoch, Some(lane), body)
                 }
             };
@@ -90,8 +96,14 @@ pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync 
         }
         Notice::LedgerEntry { key, reason } => {
             error!(key = %key, reason = %reason, "an entry of the ledger cannot be read");
-            let body = format!("an entry of the ledger cannot be read, its chain counts as unknown: {key}: {reason}");
-            events.raise("watchline.ledger.unreadable", vec![attribute("watchline.ledger.key", key)], body);
+            let body = format!(
+                "an entry of the ledger cannot be read, its chain counts as unknown: {key}: {reason}"
+            );
+            events.raise(
+                "watchline.ledger.unreadable",
+                vec![attribute("watchline.ledger.key", key)],
+                body,
+            );
         }
     }
 }

@@ -69,12 +69,20 @@ impl OutputStates {
 
     /// Whether an output works.
     pub fn state(&self, output: &str) -> Option<CheckState> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner).get(output).cloned()
+        self.states
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(output)
+            .cloned()
     }
 
     /// What the uplink of an `upstream` output says.
     pub fn uplink(&self, output: &str) -> Option<UplinkStatus> {
-        self.uplinks.lock().unwrap_or_else(PoisonError::into_inner).get(output).cloned()
+        self.uplinks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(output)
+            .cloned()
     }
 }
 
@@ -117,7 +125,10 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Starts all of them.
-    pub(super) fn start(configs: &[(OutputConfig, Option<&'static str>)], surroundings: Surroundings) -> anyhow::Result<Outputs> {
+    pub(super) fn start(
+        configs: &[(OutputConfig, Option<&'static str>)],
+        surroundings: Surroundings,
+    ) -> anyhow::Result<Outputs> {
         let mut outputs = Outputs {
             surroundings,
             states: OutputStates::default(),
@@ -149,7 +160,11 @@ impl Outputs {
         let signal = Signal::new();
         let wake = signal.clone();
         around.buffer.view().on_change(move || wake.wake());
-        let (states, checks, name) = (self.states.clone(), around.checks.clone(), config.name.clone());
+        let (states, checks, name) = (
+            self.states.clone(),
+            around.checks.clone(),
+            config.name.clone(),
+        );
         let report = move |state: CheckState| {
             states.set(&name, state.clone());
             if let Some(check) = check {
@@ -175,12 +190,14 @@ impl Outputs {
                 Worker::spawn(thread, move || output.run())
             }
             OutputKind::Archive(archive) => {
-                let output = ArchiveOutput::new(archive.clone(), feed, Arc::new(around.chains.clone()));
+                let output =
+                    ArchiveOutput::new(archive.clone(), feed, Arc::new(around.chains.clone()));
                 Worker::spawn(thread, move || output.run())
             }
             OutputKind::Upstream(_) => return Ok(()), // started as a line
         };
-        let worker = worker.with_context(|| format!("start a thread for output {}", config.name))?;
+        let worker =
+            worker.with_context(|| format!("start a thread for output {}", config.name))?;
         self.workers.spawn(async move { Ok(worker.join().await?) });
         self.local.push(Local {
             reader_name: config.reader(),
@@ -189,7 +206,12 @@ impl Outputs {
         Ok(())
     }
 
-    fn start_line(&mut self, config: OutputConfig, check: Option<&'static str>, reader: watchline_spool::Reader) {
+    fn start_line(
+        &mut self,
+        config: OutputConfig,
+        check: Option<&'static str>,
+        reader: watchline_spool::Reader,
+    ) {
         let OutputKind::Upstream(upstream) = &config.kind else {
             return;
         };
@@ -211,7 +233,11 @@ impl Outputs {
         );
         let mut status = uplink.status();
         let stop = CancellationToken::new();
-        let (states, checks, name) = (self.states.clone(), around.checks.clone(), config.name.clone());
+        let (states, checks, name) = (
+            self.states.clone(),
+            around.checks.clone(),
+            config.name.clone(),
+        );
         let ended = stop.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -277,7 +303,8 @@ impl Outputs {
             let Some(new) = configs.iter().find(|new| new.name == old.name) else {
                 continue; // a removed output needs a restart
             };
-            let (OutputKind::Upstream(was), OutputKind::Upstream(is)) = (&old.kind, &new.kind) else {
+            let (OutputKind::Upstream(was), OutputKind::Upstream(is)) = (&old.kind, &new.kind)
+            else {
                 continue;
             };
             if was.endpoints == is.endpoints {
@@ -316,7 +343,12 @@ impl Outputs {
         let view = self.surroundings.buffer.view();
         let deadline = tokio::time::Instant::now() + LOCAL_GRACE;
         for local in &self.local {
-            let left = || view.backlog(&local.reader_name).iter().map(|lane| lane.items).sum::<u64>();
+            let left = || {
+                view.backlog(&local.reader_name)
+                    .iter()
+                    .map(|lane| lane.items)
+                    .sum::<u64>()
+            };
             while left() > 0 && tokio::time::Instant::now() < deadline {
                 tokio::time::sleep(GRACE_LOOK).await;
             }
@@ -346,5 +378,8 @@ fn set(checks: &Checks, name: &'static str, state: CheckState) {
 
 /// Makes the metrics that outputs share.
 pub(super) fn register(registry: &mut Registry) -> (UplinkMetrics, OutputsMetrics) {
-    (UplinkMetrics::register(registry), OutputsMetrics::register(registry))
+    (
+        UplinkMetrics::register(registry),
+        OutputsMetrics::register(registry),
+    )
 }

@@ -35,7 +35,14 @@ impl Silence {
     }
 
     /// Looks at everybody once, and raises what has changed. `known` have not been heard since `started`.
-    fn look(&self, now: i64, silent_after: Duration, seen: LastSeen, known: (&BTreeSet<SpiffeId>, i64), events: &dyn OwnEvents) {
+    fn look(
+        &self,
+        now: i64,
+        silent_after: Duration,
+        seen: LastSeen,
+        known: (&BTreeSet<SpiffeId>, i64),
+        events: &dyn OwnEvents,
+    ) {
         let (known, started) = known;
         let heard: BTreeMap<SpiffeId, i64> = seen.into_iter().collect();
         let remembered = known.iter().filter(|peer| !heard.contains_key(*peer));
@@ -48,11 +55,16 @@ impl Silence {
             let quiet = between(last, now);
             let (gone, back) = match peer.role() {
                 Role::Forwarder => ("watchline.forwarder.silent", "watchline.forwarder.resumed"),
-                Role::Collector | Role::Center => ("watchline.collector.silent", "watchline.collector.resumed"),
+                Role::Collector | Role::Center => {
+                    ("watchline.collector.silent", "watchline.collector.resumed")
+                }
             };
             if quiet > silent_after {
                 if !silent.contains_key(peer) {
-                    let body = format!("{peer} has said nothing for {} s{since_start}", quiet.as_secs());
+                    let body = format!(
+                        "{peer} has said nothing for {} s{since_start}",
+                        quiet.as_secs()
+                    );
                     events.raise(gone, with_seconds(peer, quiet), body);
                     silent.insert(peer.clone(), last);
                 }
@@ -161,19 +173,31 @@ mod tests {
         }
         let bodies = || -> BTreeSet<String> {
             let told = told.0.lock().unwrap();
-            told.iter().map(|(name, body)| format!("{name}: {body}")).collect()
+            told.iter()
+                .map(|(name, body)| format!("{name}: {body}"))
+                .collect()
         };
         let silent: Vec<String> = bodies().into_iter().collect();
         assert_eq!(silent.len(), 2, "{silent:?}");
-        assert!(silent[0].contains("forwarder/dropped has said nothing for 6"), "{silent:?}");
-        assert!(silent[1].contains("forwarder/gone") && silent[1].ends_with("since this collector started"));
+        assert!(
+            silent[0].contains("forwarder/dropped has said nothing for 6"),
+            "{silent:?}"
+        );
+        assert!(
+            silent[1].contains("forwarder/gone")
+                && silent[1].ends_with("since this collector started")
+        );
         assert!(silence.is_silent(&peer("gone")) && !silence.is_silent(&peer("here")));
 
         hear("dropped");
         tokio::time::sleep(Duration::from_secs(20)).await;
         let last = told.0.lock().unwrap().last().cloned().unwrap();
         assert_eq!(last.0, "watchline.forwarder.resumed");
-        assert!(last.1.contains("forwarder/dropped is back after 100"), "{}", last.1);
+        assert!(
+            last.1.contains("forwarder/dropped is back after 100"),
+            "{}",
+            last.1
+        );
         assert!(!silence.is_silent(&peer("dropped")));
         stop.cancel();
         task.await.unwrap();
