@@ -42,6 +42,7 @@ pub(super) struct Group {
     pub appends: Vec<Append>,
     pub marks: BTreeMap<String, spool::Mark>,
     pub synced_marks: Vec<SyncedMark>,
+    pub settled: Vec<spool::Damage>,
     /// Nothing more will come, and this is the last of it.
     pub last: bool,
 }
@@ -57,6 +58,8 @@ struct Waiting {
     marks_due: Option<Instant>,
     /// One an output, at most: an output waits for its answer.
     synced_marks: Vec<SyncedMark>,
+    /// One a damaged place. Written with the marks.
+    settled: Vec<spool::Damage>,
     closed: bool,
 }
 
@@ -87,6 +90,12 @@ impl Inbox {
         self.put(|waiting| waiting.appends[lane].push_back(append))
     }
 
+    /// Several at once, so that they are in one group.
+    #[cfg(test)]
+    pub(super) fn append_all(&self, lane: spool::LaneNo, appends: Vec<Append>) {
+        self.put(|waiting| waiting.appends[lane].extend(appends)).unwrap();
+    }
+
     pub(super) fn ask(&self, question: Question) -> Result<(), BufferError> {
         self.put(|waiting| waiting.questions.push(question))
     }
@@ -94,6 +103,15 @@ impl Inbox {
     pub(super) fn mark(&self, mark: spool::Mark) -> Result<(), BufferError> {
         self.put(|waiting| {
             waiting.marks.insert(mark.reader.clone(), mark);
+            waiting
+                .marks_due
+                .get_or_insert_with(|| Instant::now() + MARK_DELAY);
+        })
+    }
+
+    pub(super) fn settle(&self, damage: spool::Damage) -> Result<(), BufferError> {
+        self.put(|waiting| {
+            waiting.settled.push(damage);
             waiting
                 .marks_due
                 .get_or_insert_with(|| Instant::now() + MARK_DELAY);
@@ -108,11 +126,12 @@ impl Inbox {
     }
 
     /// Marks that could not be written go back, unless newer ones have come; they are tried again a second later.
-    pub(super) fn put_back(&self, marks: BTreeMap<String, spool::Mark>) {
-        if marks.is_empty() {
+    pub(super) fn put_back(&self, marks: BTreeMap<String, spool::Mark>, settled: Vec<spool::Damage>) {
+        if marks.is_empty() && settled.is_empty() {
             return;
         }
         let mut waiting = self.lock();
+        waiting.settled.extend(settled);
         for (reader, mark) in marks {
             waiting.marks.entry(reader).or_insert(mark);
         }
@@ -154,6 +173,7 @@ impl Inbox {
             questions: std::mem::take(&mut waiting.questions),
             marks: std::mem::take(&mut waiting.marks),
             synced_marks: std::mem::take(&mut waiting.synced_marks),
+            settled: std::mem::take(&mut waiting.settled),
             ..Group::default()
         };
         waiting.marks_due = None;

@@ -238,7 +238,7 @@ impl Buffer {
         notices: impl Fn(Notice) + Send + Sync + 'static,
         report: impl Fn(CheckState) + Send + Sync + 'static,
     ) -> Result<(Buffer, Worker), OpenError> {
-        let (spool, recovery) = spool::Spool::open(disk, &options.directory, options.of_spool())?;
+        let (spool, recovery) = spool::Spool::open(Arc::clone(&disk), &options.directory, options.of_spool())?;
         let shared = Arc::new(Shared {
             inbox: Inbox::default(),
             budgets: LANE_BUDGET_BYTES.map(|bytes| Arc::new(Semaphore::new(bytes))),
@@ -267,7 +267,7 @@ impl Buffer {
             spool,
             limits: options.limits,
             collector: options.collector,
-            clock: Arc::new(unix_nano),
+            clock: Arc::new(move || disk.unix_nano()),
             shared,
             state: CheckState::Ok,
         };
@@ -363,6 +363,11 @@ impl Buffer {
         self.view.clone()
     }
 
+    /// The event about this damage is durable: it need not be reported again at the next start.
+    pub fn settle(&self, damage: spool::Damage) {
+        let _ = self.shared.inbox.settle(damage); // closed: it is reported again
+    }
+
     /// Whether [`Buffer::close`] has been called.
     pub fn is_closed(&self) -> bool {
         self.shared.inbox.is_closed()
@@ -381,16 +386,13 @@ impl Buffer {
 fn refill(spool: &spool::Spool, ledger: &mut Ledger) {
     const READER: &str = "refill";
     let mut reader = spool.reader(READER);
-    let held = spool.view().backlog(READER);
+    let view = spool.view();
+    let (held, next) = (view.backlog(READER), view.next_items());
     for lane in 0..spool::LANES {
         let spool::LaneStatus { items, bytes, .. } = held[lane];
-        if items == 0 {
-            continue;
-        }
-        let average = (bytes / items).max(1);
+        let average = bytes.checked_div(items).unwrap_or(0).max(1);
         let wanted = (REFILL_BYTES / average).min(items);
-        let oldest = reader.position(lane);
-        reader.seek(lane, spool::ItemNo(oldest.0 + (items - wanted)));
+        reader.seek(lane, spool::ItemNo(next[lane].0 - wanted));
         loop {
             match reader.next(lane) {
                 Ok(Some(item)) => {
@@ -411,9 +413,4 @@ fn refill(spool: &spool::Spool, ledger: &mut Ledger) {
             }
         }
     }
-}
-
-fn unix_nano() -> i64 {
-    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -92,7 +92,7 @@ impl Owner {
         let mut budgets = Vec::with_capacity(group.appends.len());
         let (mut stored, mut stored_bytes) = (0, 0);
         let mut synced_marks = group.synced_marks;
-        let mut failed = self.append_marks(group.marks, &mut synced_marks).err();
+        let mut failed = self.append_marks(group.marks, &mut synced_marks, group.settled).err();
         for append in group.appends {
             let events = u64::from(append.incoming.seal.payload.events);
             self.shared.metrics.count(Stage::Offered, events);
@@ -207,19 +207,21 @@ impl Owner {
         &mut self,
         marks: BTreeMap<String, spool::Mark>,
         synced: &mut Vec<SyncedMark>,
+        settled: Vec<spool::Damage>,
     ) -> Result<(), DiskFailed> {
-        if marks.is_empty() && synced.is_empty() {
+        if marks.is_empty() && synced.is_empty() && settled.is_empty() {
             return Ok(());
         }
         let waited_for = synced.iter().map(|synced| &synced.mark);
         let frame = Frame {
             marks: marks.values().chain(waited_for).cloned().collect(),
+            settled,
             ..Frame::default()
         };
         let Err(error) = self.spool.append(&frame) else {
             return Ok(());
         };
-        self.shared.inbox.put_back(marks);
+        self.shared.inbox.put_back(marks, frame.settled);
         let (answer, fatal) = self.append_failed(error);
         match fatal {
             Some(failed) => Err(failed),

@@ -139,7 +139,7 @@ fn table(status: &Value) -> String {
             .collect::<Vec<_>>()
     };
     let mut outputs = vec![heading(&[
-        "\nOUTPUT", "KIND", "STATE", "LAG", "BATCHES", "OLDEST",
+        "OUTPUT", "KIND", "STATE", "LAG", "BATCHES", "OLDEST",
     ])];
     for output in rows(&status["outputs"]) {
         let lag = &output["lag"];
@@ -167,10 +167,11 @@ fn table(status: &Value) -> String {
             format!("{oldest:.1} s"),
         ]);
     }
+    out.push('\n');
     out.push_str(&aligned(&outputs));
 
     let mut forwarders = vec![heading(&[
-        "\nFORWARDER",
+        "FORWARDER",
         "STATE",
         "LAST STORED",
         "ALERT",
@@ -205,6 +206,7 @@ fn table(status: &Value) -> String {
             text(&forwarder["forks"]),
         ]);
     }
+    out.push('\n');
     out.push_str(&aligned(&forwarders));
     if forwarders.len() == 1 {
         out.push_str("none yet\n");
@@ -212,7 +214,7 @@ fn table(status: &Value) -> String {
 
     let relays = rows(&status["relays"]);
     if !relays.is_empty() {
-        let mut lines = vec![heading(&["\nRELAY", "STATE", "LAST SEEN", "FROM"])];
+        let mut lines = vec![heading(&["RELAY", "STATE", "LAST SEEN", "FROM"])];
         for relay in relays {
             lines.push(
                 ["id", "state", "last_seen", "address"]
@@ -221,6 +223,7 @@ fn table(status: &Value) -> String {
                     .collect(),
             );
         }
+        out.push('\n');
         out.push_str(&aligned(&lines));
     }
     out

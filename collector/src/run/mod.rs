@@ -26,7 +26,7 @@ use watchline_spool::RealDisk;
 pub use self::outputs::{OutputStates, quarantine_of};
 use self::outputs::{Outputs, Surroundings};
 use crate::{
-    buffer::{self, Buffer, BufferMetrics},
+    buffer::{self, Buffer, BufferMetrics, Notice},
     chains::ChainStore,
     config::CollectorConfig,
     ingest::{self, Ingest, IngestMetrics, Listener},
@@ -121,8 +121,10 @@ impl Collector {
         let checks = Checks::new(&names);
 
         let events = OwnEventQueue::new();
+        let (told, damages) = mpsc::unbounded_channel();
+        let notices = notices::tell(Arc::new(events.clone()), told);
         let (buffer, buffer_worker) =
-            open_buffer(&config, &id, &mut registry, &events, &checks).await?;
+            open_buffer(&config, &id, &mut registry, notices, &checks).await?;
         let buffer_worker = one(async move { Ok(buffer_worker.join().await?) });
         let chains = ChainStore::open(config.buffer.directory.join("certificates"))?;
         let sealer = OwnSealer::new(
@@ -157,6 +159,10 @@ impl Collector {
         let stop_lookers = CancellationToken::new();
         let mut lookers = JoinSet::new();
         lookers.spawn(identity.clone().follow_files(stop_lookers.clone()));
+        lookers.spawn(stopped_by(
+            stop_lookers.clone(),
+            notices::settle(damages, Arc::new(events.clone()), buffer.clone()),
+        ));
         let refusals = Refusals::default();
         refusals.register(&mut registry);
         let ingest = Ingest::new(
@@ -307,6 +313,14 @@ fn one<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> Joi
     set
 }
 
+/// Something that may be dropped at any await, until `stop`.
+async fn stopped_by(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
 /// Waits for a task, unless its end has been taken note of already.
 async fn joined(task: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     match task.join_next().await {
@@ -342,7 +356,7 @@ async fn open_buffer(
     config: &CollectorConfig,
     id: &watchline_proto::SpiffeId,
     registry: &mut Registry,
-    events: &OwnEventQueue,
+    notices: impl Fn(Notice) + Send + Sync + 'static,
     checks: &Checks,
 ) -> anyhow::Result<(Buffer, Worker)> {
     let readers = config.outputs.iter().map(|output| output.reader());
@@ -357,7 +371,6 @@ async fn open_buffer(
         collector: id.clone(),
     };
     let metrics = BufferMetrics::register(registry);
-    let notices = notices::tell(Arc::new(events.clone()));
     let checks = checks.clone();
     let report = move |state| match state {
         CheckState::Ok => checks.ok("buffer"),

@@ -1,17 +1,26 @@
 //! What happens in the buffer, as events of the collector's own.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use tokio::sync::mpsc;
 use tracing::error;
+use watchline_spool::Damage;
 
 use crate::{
-    buffer::Notice,
+    buffer::{Buffer, Notice},
     ledger::{Alarm, Mismatch},
     watch::{OwnEvents, peer_attributes},
 };
 
-/// Turns notices into events. Called from the buffer's thread: nothing here waits.
-pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync + 'static {
+/// How long an event may take to become durable before it is asked for again.
+const DURABLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Turns notices into events. Called from the buffer's thread: nothing here waits. Damage whose event has been raised goes to
+/// `told`.
+pub(super) fn tell(
+    events: Arc<dyn OwnEvents>,
+    told: mpsc::UnboundedSender<Damage>,
+) -> impl Fn(Notice) + Send + Sync + 'static {
     move |notice| match notice {
         Notice::Damaged(damage) => {
             let batches: u64 = damage
@@ -29,6 +38,7 @@ pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync 
                 attribute("watchline.gap.bytes", damage.bytes),
             ];
             events.raise("watchline.gap", attributes, body);
+            let _ = told.send(damage); // stopping: it is reported again
         }
         Notice::Fork {
             seal,
@@ -105,6 +115,24 @@ pub(super) fn tell(events: Arc<dyn OwnEvents>) -> impl Fn(Notice) + Send + Sync 
                 body,
             );
         }
+    }
+}
+
+/// Settles damage once the event about it is durable, so that a crash in between tells it twice rather than never. Ends when nobody
+/// is left who could report any.
+pub(super) async fn settle(mut told: mpsc::UnboundedReceiver<Damage>, events: Arc<dyn OwnEvents>, buffer: Buffer) {
+    while let Some(damage) = told.recv().await {
+        loop {
+            let events = Arc::clone(&events);
+            let durable = tokio::task::spawn_blocking(move || events.wait_durable(DURABLE_WITHIN));
+            if durable.await.unwrap_or(false) {
+                break;
+            }
+            if buffer.is_closed() {
+                return;
+            }
+        }
+        buffer.settle(damage);
     }
 }
 

@@ -180,7 +180,7 @@ mod tests {
         let silent: Vec<String> = bodies().into_iter().collect();
         assert_eq!(silent.len(), 2, "{silent:?}");
         assert!(
-            silent[0].contains("forwarder/dropped has said nothing for 6"),
+            silent[0].contains("forwarder/dropped has said nothing for 75 s"),
             "{silent:?}"
         );
         assert!(
