@@ -93,7 +93,8 @@ impl Inbox {
     /// Several at once, so that they are in one group.
     #[cfg(test)]
     pub(super) fn append_all(&self, lane: spool::LaneNo, appends: Vec<Append>) {
-        self.put(|waiting| waiting.appends[lane].extend(appends)).unwrap();
+        self.put(|waiting| waiting.appends[lane].extend(appends))
+            .unwrap();
     }
 
     pub(super) fn ask(&self, question: Question) -> Result<(), BufferError> {
@@ -126,7 +127,11 @@ impl Inbox {
     }
 
     /// Marks that could not be written go back, unless newer ones have come; they are tried again a second later.
-    pub(super) fn put_back(&self, marks: BTreeMap<String, spool::Mark>, settled: Vec<spool::Damage>) {
+    pub(super) fn put_back(
+        &self,
+        marks: BTreeMap<String, spool::Mark>,
+        settled: Vec<spool::Damage>,
+    ) {
         if marks.is_empty() && settled.is_empty() {
             return;
         }

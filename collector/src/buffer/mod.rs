@@ -238,7 +238,8 @@ impl Buffer {
         notices: impl Fn(Notice) + Send + Sync + 'static,
         report: impl Fn(CheckState) + Send + Sync + 'static,
     ) -> Result<(Buffer, Worker), OpenError> {
-        let (spool, recovery) = spool::Spool::open(Arc::clone(&disk), &options.directory, options.of_spool())?;
+        let (spool, recovery) =
+            spool::Spool::open(Arc::clone(&disk), &options.directory, options.of_spool())?;
         let shared = Arc::new(Shared {
             inbox: Inbox::default(),
             budgets: LANE_BUDGET_BYTES.map(|bytes| Arc::new(Semaphore::new(bytes))),

@@ -92,7 +92,9 @@ impl Owner {
         let mut budgets = Vec::with_capacity(group.appends.len());
         let (mut stored, mut stored_bytes) = (0, 0);
         let mut synced_marks = group.synced_marks;
-        let mut failed = self.append_marks(group.marks, &mut synced_marks, group.settled).err();
+        let mut failed = self
+            .append_marks(group.marks, &mut synced_marks, group.settled)
+            .err();
         for append in group.appends {
             let events = u64::from(append.incoming.seal.payload.events);
             self.shared.metrics.count(Stage::Offered, events);

@@ -64,7 +64,9 @@ impl Sealer {
     }
 
     fn batches(&mut self, lane: Lane, count: usize) -> Vec<Batch> {
-        (0..count).map(|number| self.batch(lane, format!("event {number}").as_bytes())).collect()
+        (0..count)
+            .map(|number| self.batch(lane, format!("event {number}").as_bytes()))
+            .collect()
     }
 }
 
@@ -112,7 +114,14 @@ fn open_with(disk: &FailingDisk, options: Options) -> Opened {
     let (tell, notices) = mpsc::channel();
     let metrics = BufferMetrics::default();
     let notice = move |notice| drop(tell.send(notice));
-    let (buffer, worker) = Buffer::open(Arc::new(disk.clone()), options, metrics.clone(), notice, |_| {}).unwrap();
+    let (buffer, worker) = Buffer::open(
+        Arc::new(disk.clone()),
+        options,
+        metrics.clone(),
+        notice,
+        |_| {},
+    )
+    .unwrap();
     Opened {
         buffer,
         worker,
@@ -153,7 +162,10 @@ fn delivered(reader: &mut spool::Reader, lane: Lane) -> Vec<u64> {
     let mut sequences = Vec::new();
     while let Some(item) = reader.next(lane.index()).unwrap() {
         let batch = stored::decode(item.bytes).unwrap();
-        assert_eq!(batch.receipts.last().unwrap().collector, id("agency/moh/collector/c1").to_string());
+        assert_eq!(
+            batch.receipts.last().unwrap().collector,
+            id("agency/moh/collector/c1").to_string()
+        );
         sequences.push(Seal::decode(&batch.seal).unwrap().sequence);
     }
     sequences
@@ -171,8 +183,15 @@ async fn stored_is_said_only_after_the_sync() {
         errno: 5,
     });
     let first = opened.buffer.append_if_new(batch.incoming()).await.unwrap();
-    assert!(matches!(first.await.unwrap(), Err(BufferError::Unavailable { .. })));
-    assert_eq!(opened.stored(&batch).await, Decision::Stored, "it had not been stored");
+    assert!(matches!(
+        first.await.unwrap(),
+        Err(BufferError::Unavailable { .. })
+    ));
+    assert_eq!(
+        opened.stored(&batch).await,
+        Decision::Stored,
+        "it had not been stored"
+    );
     disk.cut_power();
     opened.close().await;
     disk.restore_power(Keep::Nothing);
@@ -189,7 +208,10 @@ async fn a_duplicate_of_what_is_not_committed_shares_its_fate() {
     let disk = FailingDisk::new();
     let opened = open(&disk);
     let mut sealer = Sealer::new(1);
-    let (first, second) = (sealer.batch(Lane::Routine, b"one"), sealer.batch(Lane::Routine, b"two"));
+    let (first, second) = (
+        sealer.batch(Lane::Routine, b"one"),
+        sealer.batch(Lane::Routine, b"two"),
+    );
     let mut answers = Vec::new();
     for batch in [&first, &first, &first] {
         answers.push(opened.buffer.append_if_new(batch.incoming()).await.unwrap());
@@ -198,7 +220,10 @@ async fn a_duplicate_of_what_is_not_committed_shares_its_fate() {
     for answer in answers {
         decisions.push(answer.await.unwrap().unwrap());
     }
-    assert_eq!(decisions, [Decision::Stored, Decision::Duplicate, Decision::Duplicate]);
+    assert_eq!(
+        decisions,
+        [Decision::Stored, Decision::Duplicate, Decision::Duplicate]
+    );
 
     disk.fail(Fault {
         operation: Operation::Sync,
@@ -212,7 +237,10 @@ async fn a_duplicate_of_what_is_not_committed_shares_its_fate() {
         let mut appends = Vec::new();
         for _ in 0..2 {
             let (reply, answer) = oneshot::channel();
-            let budget = Arc::new(Semaphore::new(1)).acquire_many_owned(1).await.unwrap();
+            let budget = Arc::new(Semaphore::new(1))
+                .acquire_many_owned(1)
+                .await
+                .unwrap();
             answers.push(answer);
             appends.push(Append {
                 incoming: second.incoming(),
@@ -221,10 +249,17 @@ async fn a_duplicate_of_what_is_not_committed_shares_its_fate() {
                 bytes: 1,
             });
         }
-        opened.buffer.shared.inbox.append_all(Lane::Routine.index(), appends);
+        opened
+            .buffer
+            .shared
+            .inbox
+            .append_all(Lane::Routine.index(), appends);
     }
     for answer in answers {
-        assert!(matches!(answer.await.unwrap(), Err(BufferError::Unavailable { .. })));
+        assert!(matches!(
+            answer.await.unwrap(),
+            Err(BufferError::Unavailable { .. })
+        ));
     }
     assert_eq!(opened.stored(&second).await, Decision::Stored);
     opened.close().await;
@@ -234,13 +269,22 @@ async fn a_duplicate_of_what_is_not_committed_shares_its_fate() {
 async fn a_fork_is_refused_and_told() {
     let disk = FailingDisk::new();
     let opened = open(&disk);
-    let (ours, theirs) = (Sealer::new(1).batch(Lane::Alert, b"ours"), Sealer::new(1).batch(Lane::Alert, b"theirs"));
+    let (ours, theirs) = (
+        Sealer::new(1).batch(Lane::Alert, b"ours"),
+        Sealer::new(1).batch(Lane::Alert, b"theirs"),
+    );
     assert_eq!(opened.offer(&ours).await, Ok(Decision::Stored));
-    assert!(matches!(opened.offer(&theirs).await, Ok(Decision::Fork { .. })));
+    assert!(matches!(
+        opened.offer(&theirs).await,
+        Ok(Decision::Fork { .. })
+    ));
     let Notice::Fork { seal, reason, .. } = opened.notices.recv().unwrap() else {
         panic!("another notice");
     };
-    assert_eq!((*seal, reason), (theirs.seal.clone(), ForkReason::OtherSeal));
+    assert_eq!(
+        (*seal, reason),
+        (theirs.seal.clone(), ForkReason::OtherSeal)
+    );
     assert_eq!(opened.offer(&ours).await, Ok(Decision::Duplicate));
     let summary = opened.buffer.summaries().remove(0);
     assert_eq!((summary.batches, summary.forks), (1, 1));
@@ -285,11 +329,22 @@ async fn a_restart_keeps_the_ledger_and_proves_duplicates() {
     let opened = open(&disk);
     assert_eq!(opened.buffer.id(), id_before);
     let held = opened.buffer.held_by(&batches[0].seal.sealer).await;
-    assert_eq!((held.len(), held[0].ranges.len(), held[0].ranges[0].end), (1, 1, 20));
+    assert_eq!(
+        (held.len(), held[0].ranges.len(), held[0].ranges[0].end),
+        (1, 1, 20)
+    );
     for batch in &batches {
-        assert_eq!(opened.offer(batch).await, Ok(Decision::Duplicate), "{}", batch.seal.sequence);
+        assert_eq!(
+            opened.offer(batch).await,
+            Ok(Decision::Duplicate),
+            "{}",
+            batch.seal.sequence
+        );
     }
-    assert_eq!(opened.offer(&sealer.batch(Lane::Routine, b"more")).await, Ok(Decision::Stored));
+    assert_eq!(
+        opened.offer(&sealer.batch(Lane::Routine, b"more")).await,
+        Ok(Decision::Stored)
+    );
     opened.close().await;
 }
 
@@ -299,7 +354,16 @@ async fn what_was_answered_survives_a_power_cut_at_any_write_and_nothing_is_ther
         let disk = FailingDisk::new();
         let mut sealer = Sealer::new(1);
         let batches: Vec<Batch> = (0..12)
-            .map(|number| sealer.batch(if number % 4 == 0 { Lane::Alert } else { Lane::Routine }, &[number; 300]))
+            .map(|number| {
+                sealer.batch(
+                    if number % 4 == 0 {
+                        Lane::Alert
+                    } else {
+                        Lane::Routine
+                    },
+                    &[number; 300],
+                )
+            })
             .collect();
         let opened = open(&disk);
         disk.cut_power_after_bytes(seed * 131 % 9000);
@@ -322,11 +386,20 @@ async fn what_was_answered_survives_a_power_cut_at_any_write_and_nothing_is_ther
         let opened = open(&disk);
         for batch in &stored {
             let again = opened.offer(batch).await;
-            assert_eq!(again, Ok(Decision::Duplicate), "seed {seed}, {} {}", batch.seal.lane, batch.seal.sequence);
+            assert_eq!(
+                again,
+                Ok(Decision::Duplicate),
+                "seed {seed}, {} {}",
+                batch.seal.lane,
+                batch.seal.sequence
+            );
         }
         for batch in &batches {
             let again = opened.offer(batch).await;
-            assert!(matches!(again, Ok(Decision::Duplicate | Decision::Stored)), "seed {seed}: {again:?}");
+            assert!(
+                matches!(again, Ok(Decision::Duplicate | Decision::Stored)),
+                "seed {seed}: {again:?}"
+            );
         }
         let mut reader = opened.buffer.reader(OUTPUT).unwrap();
         for (lane, count) in [(Lane::Alert, 3), (Lane::Routine, 9)] {
@@ -352,7 +425,9 @@ async fn a_full_buffer_refuses_until_the_output_has_moved_on() {
     let mut body = move || -> Vec<u8> {
         (0..200_000)
             .map(|_| {
-                noise = noise.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                noise = noise
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
                 (noise >> 56) as u8
             })
             .collect()
@@ -394,7 +469,10 @@ async fn no_room_on_the_disk_refuses_and_passes() {
         times: 1,
         errno: 28,
     });
-    assert!(matches!(opened.offer(&batch).await, Err(BufferError::Unavailable { .. })));
+    assert!(matches!(
+        opened.offer(&batch).await,
+        Err(BufferError::Unavailable { .. })
+    ));
     assert_eq!(opened.stored(&batch).await, Decision::Stored);
     opened.close().await;
 }
@@ -403,7 +481,10 @@ async fn no_room_on_the_disk_refuses_and_passes() {
 async fn marks_without_wait_are_written_at_the_latest_when_the_buffer_closes() {
     let disk = FailingDisk::new();
     let opened = open(&disk);
-    opened.offer(&Sealer::new(1).batch(Lane::Routine, b"one")).await.unwrap();
+    opened
+        .offer(&Sealer::new(1).batch(Lane::Routine, b"one"))
+        .await
+        .unwrap();
     let mark = spool::Mark {
         reader: OUTPUT.to_owned(),
         next: [spool::ItemNo(0), spool::ItemNo(1)],
@@ -428,14 +509,20 @@ async fn what_is_offered_is_what_became_of_it() {
     for batch in batches.iter().chain(&batches[..2]) {
         opened.offer(batch).await.unwrap();
     }
-    opened.offer(&Sealer::new(1).batch(Lane::Routine, b"fork")).await.unwrap();
+    opened
+        .offer(&Sealer::new(1).batch(Lane::Routine, b"fork"))
+        .await
+        .unwrap();
     disk.fail(Fault {
         operation: Operation::Sync,
         after: 0,
         times: 1,
         errno: 5,
     });
-    opened.offer(&sealer.batch(Lane::Routine, b"not stored")).await.unwrap_err();
+    opened
+        .offer(&sealer.batch(Lane::Routine, b"not stored"))
+        .await
+        .unwrap_err();
     let events = |stage| opened.metrics.events(stage);
     let became = [Stage::Stored, Stage::Duplicate, Stage::Fork, Stage::Refused].map(events);
     assert_eq!(became, [5, 2, 1, 1]);
@@ -450,7 +537,10 @@ async fn a_closed_buffer_says_so() {
     let buffer = opened.buffer.clone();
     opened.close().await;
     let batch = Sealer::new(1).batch(Lane::Routine, b"late");
-    assert_eq!(buffer.append_if_new(batch.incoming()).await.unwrap_err(), BufferError::Closed);
+    assert_eq!(
+        buffer.append_if_new(batch.incoming()).await.unwrap_err(),
+        BufferError::Closed
+    );
     assert!(buffer.held_by(&batch.seal.sealer).await.is_empty());
     assert!(buffer.new_reader(OUTPUT).await.is_none());
     assert!(disk.list(Path::new(DIRECTORY)).is_ok());
@@ -462,7 +552,9 @@ fn alerts_are_taken_first_and_a_group_is_bounded() {
     let mut sealer = Sealer::new(1);
     let append = |batch: Batch| {
         let (reply, _) = oneshot::channel();
-        let budget = Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).unwrap();
+        let budget = Arc::new(Semaphore::new(1))
+            .try_acquire_many_owned(1)
+            .unwrap();
         Append {
             incoming: batch.incoming(),
             reply,
@@ -471,11 +563,19 @@ fn alerts_are_taken_first_and_a_group_is_bounded() {
         }
     };
     for _ in 0..7 {
-        inbox.append(1, append(sealer.batch(Lane::Routine, b"routine"))).unwrap();
+        inbox
+            .append(1, append(sealer.batch(Lane::Routine, b"routine")))
+            .unwrap();
     }
-    inbox.append(0, append(sealer.batch(Lane::Alert, b"alert"))).unwrap();
+    inbox
+        .append(0, append(sealer.batch(Lane::Alert, b"alert")))
+        .unwrap();
     let group = inbox.take(250, Duration::ZERO);
-    let lanes: Vec<Lane> = group.appends.iter().map(|append| append.incoming.seal.lane).collect();
+    let lanes: Vec<Lane> = group
+        .appends
+        .iter()
+        .map(|append| append.incoming.seal.lane)
+        .collect();
     assert_eq!(lanes, [Lane::Alert, Lane::Routine, Lane::Routine]);
     inbox.close();
     assert!(!inbox.take(250, Duration::ZERO).last && inbox.take(250, Duration::ZERO).last);

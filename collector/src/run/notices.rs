@@ -120,7 +120,11 @@ pub(super) fn tell(
 
 /// Settles damage once the event about it is durable, so that a crash in between tells it twice rather than never. Ends when nobody
 /// is left who could report any.
-pub(super) async fn settle(mut told: mpsc::UnboundedReceiver<Damage>, events: Arc<dyn OwnEvents>, buffer: Buffer) {
+pub(super) async fn settle(
+    mut told: mpsc::UnboundedReceiver<Damage>,
+    events: Arc<dyn OwnEvents>,
+    buffer: Buffer,
+) {
     while let Some(damage) = told.recv().await {
         loop {
             let events = Arc::clone(&events);
