@@ -10,9 +10,11 @@
 //!
 //! Not for unit tests: those stand beside the code that they test.
 
+pub mod follow;
 pub mod http;
 pub mod lab;
 pub mod line;
+pub mod logging_host;
 pub mod node;
 pub mod oracle;
 pub mod process;

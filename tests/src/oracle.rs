@@ -238,6 +238,10 @@ pub struct Verdict {
     findings: Vec<String>,
     /// Gap events, as their lines.
     pub gaps: Vec<Value>,
+    /// How many records were written and did not arrive.
+    pub lost: u64,
+    /// How many arrived more often than they were written.
+    pub repeated: u64,
     written: usize,
     arrived: usize,
 }
@@ -267,6 +271,7 @@ impl Verdict {
 }
 
 const LOST: &str = "lost:";
+const REPEATED: &str = "repeated:";
 const SHOWN: usize = 3;
 
 impl fmt::Display for Verdict {
@@ -288,9 +293,17 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Compares what was written with the events of the final output.
+/// Compares what was written with all events of the final output: the records, and their numbers in their chains.
 #[must_use]
 pub fn judge(written: &[Written], events: &[Event], order: Order) -> Verdict {
+    let mut verdict = judge_records(written, events, order);
+    judge_places(events, order, &mut verdict);
+    verdict
+}
+
+/// [`judge`] without the numbers, for events of which those of other logs have been left out.
+#[must_use]
+pub fn judge_records(written: &[Written], events: &[Event], order: Order) -> Verdict {
     let mut verdict = Verdict {
         written: written.iter().map(|log| log.records.len()).sum(),
         arrived: events.iter().filter(|event| !event.is_own()).count(),
@@ -299,9 +312,8 @@ pub fn judge(written: &[Written], events: &[Event], order: Order) -> Verdict {
             .filter(|event| event.attribute("event.name") == Some("watchline.gap"))
             .map(|event| event.json.clone())
             .collect(),
-        findings: Vec::new(),
+        ..Verdict::default()
     };
-    judge_places(events, order, &mut verdict);
     let mut arrived: BTreeMap<usize, Vec<(Vec<u8>, bool)>> = BTreeMap::new();
     for event in events.iter().filter(|event| !event.is_own()) {
         let log = written.iter().position(|log| {
@@ -416,7 +428,7 @@ fn judge_log(
     for (record, count) in balance.into_iter().filter(|(_, count)| *count != 0) {
         let kind = match (count > 0, known.contains(record)) {
             (true, _) => LOST,
-            (false, true) => "repeated:",
+            (false, true) => REPEATED,
             (false, false) => "altered or invented:",
         };
         found
@@ -426,6 +438,11 @@ fn judge_log(
     }
     for (kind, records) in found {
         let total: u64 = records.values().sum();
+        match kind {
+            LOST => verdict.lost += total,
+            REPEATED => verdict.repeated += total,
+            _ => {}
+        }
         let first: Vec<String> = records
             .keys()
             .take(SHOWN)
