@@ -31,7 +31,7 @@ pub struct LoadError {
     /// The file.
     pub file: PathBuf,
     /// What is wrong with it.
-    pub problem: LoadProblem,
+    pub problem: Box<LoadProblem>,
 }
 
 /// What is wrong with one file of an identity. The message says all: causes are not chained, since it is shown as one line.
@@ -148,7 +148,11 @@ impl Files {
 
 pub(super) fn in_file(key: &'static str, file: &Path) -> impl FnOnce(LoadProblem) -> LoadError {
     let file = file.to_owned();
-    move |problem| LoadError { key, file, problem }
+    move |problem| LoadError {
+        key,
+        file,
+        problem: Box::new(problem),
+    }
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, LoadProblem> {

@@ -18,11 +18,14 @@ const LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// Peers that are remembered for that; beyond it they are counted and not logged. About 100 bytes each.
 const REMEMBERED_PEERS: usize = 4096;
 
+/// When a peer was last logged, by address and reason.
+type LastLogged = HashMap<(Option<IpAddr>, &'static str), Instant>;
+
 /// Counts refusals by reason and logs them once a peer address and minute. Cheap to clone; clones share.
 #[derive(Clone, Default)]
 pub struct Refusals {
     by_reason: Family<[(&'static str, &'static str); 1], Counter>,
-    logged: Arc<Mutex<HashMap<(Option<IpAddr>, &'static str), Instant>>>,
+    logged: Arc<Mutex<LastLogged>>,
 }
 
 impl Refusals {
