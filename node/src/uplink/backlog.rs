@@ -38,14 +38,14 @@ impl Backlog {
         }
     }
 
-    /// Of a collector's outputs, whose names are those of their readers.
+    /// Of a collector's outputs, by the names of their readers: `output/<name>`.
     pub fn of_outputs(view: &spool::View, outputs: &[String]) -> Backlog {
         let readers = outputs
             .iter()
             .map(|name| Queued {
                 view: view.clone(),
                 reader: name.clone(),
-                output: Some(name.clone()),
+                output: Some(name.strip_prefix("output/").unwrap_or(name).to_owned()),
             })
             .collect();
         Backlog { readers }
