@@ -1,7 +1,7 @@
 //! What the buffer counts.
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 
 /// What became of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Handed to the buffer: the sum of all others, but for what is on its way.
     Offered,
@@ -25,10 +25,38 @@ pub enum Stage {
     Refused,
 }
 
+impl Stage {
+    const ALL: [Stage; 5] = [
+        Stage::Offered,
+        Stage::Stored,
+        Stage::Duplicate,
+        Stage::Fork,
+        Stage::Refused,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Stage::Offered => "offered",
+            Stage::Stored => "stored",
+            Stage::Duplicate => "duplicate",
+            Stage::Fork => "fork",
+            Stage::Refused => "refused",
+        }
+    }
+}
+
 /// The label of `watchline_events_total`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByStage {
-    stage: Stage,
+struct ByStage {
+    stage: &'static str,
+}
+
+impl From<Stage> for ByStage {
+    fn from(stage: Stage) -> ByStage {
+        ByStage {
+            stage: stage.as_str(),
+        }
+    }
 }
 
 /// Counters of the buffer; clones share them.
@@ -61,6 +89,10 @@ impl BufferMetrics {
     /// Makes and registers them.
     pub fn register(registry: &mut Registry) -> BufferMetrics {
         let metrics = BufferMetrics::default();
+        for stage in Stage::ALL {
+            let _ = metrics.events.get_or_create(&stage.into());
+            let _ = metrics.batches.get_or_create(&stage.into());
+        }
         registry.register(
             "watchline_events",
             "Events by what became of them at the buffer; offered is the sum of the others",
@@ -100,8 +132,8 @@ impl BufferMetrics {
     }
 
     pub(super) fn count(&self, stage: Stage, events: u64) {
-        self.events.get_or_create(&ByStage { stage }).inc_by(events);
-        self.batches.get_or_create(&ByStage { stage }).inc();
+        self.events.get_or_create(&stage.into()).inc_by(events);
+        self.batches.get_or_create(&stage.into()).inc();
     }
 
     pub(super) fn commit(&self, seconds: f64, batches: usize, bytes: usize) {
@@ -120,6 +152,6 @@ impl BufferMetrics {
 
     /// Events counted so far.
     pub fn events(&self, stage: Stage) -> u64 {
-        self.events.get_or_create(&ByStage { stage }).get()
+        self.events.get_or_create(&stage.into()).get()
     }
 }

@@ -17,6 +17,7 @@ pub use metrics::{BufferMetrics, Stage};
 
 use crate::{
     ledger::{Alarm, ForkReason, Ledger, Limits, SealerSummary},
+    watch::GapMetrics,
     worker::Worker,
 };
 use inbox::{Append, Inbox, Question, SyncedMark};
@@ -190,6 +191,7 @@ struct Shared {
     budgets: [Arc<Semaphore>; spool::LANES],
     room: AtomicBool,
     metrics: BufferMetrics,
+    gaps: GapMetrics,
     /// Locked for a judgement or a look, never across disk work.
     ledger: Mutex<Ledger>,
     notices: Box<dyn Fn(Notice) + Send + Sync>,
@@ -235,6 +237,7 @@ impl Buffer {
         disk: Arc<dyn spool::Disk>,
         options: Options,
         metrics: BufferMetrics,
+        gaps: GapMetrics,
         notices: impl Fn(Notice) + Send + Sync + 'static,
         report: impl Fn(CheckState) + Send + Sync + 'static,
     ) -> Result<(Buffer, Worker), OpenError> {
@@ -245,6 +248,7 @@ impl Buffer {
             budgets: LANE_BUDGET_BYTES.map(|bytes| Arc::new(Semaphore::new(bytes))),
             room: AtomicBool::new(true),
             metrics,
+            gaps,
             ledger: Mutex::new(Ledger::new(options.limits.clone())),
             notices: Box::new(notices),
             report: Box::new(report),

@@ -88,6 +88,7 @@ impl Owner {
             }
         }
         let mut answers: Vec<Answer> = Vec::with_capacity(group.appends.len());
+        let mut voids = Vec::new();
         // Budget is given back when all of the group has been answered.
         let mut budgets = Vec::with_capacity(group.appends.len());
         let (mut stored, mut stored_bytes) = (0, 0);
@@ -157,6 +158,7 @@ impl Owner {
                         });
                     }
                     self.shared.ledger().apply(*plan);
+                    voids.extend(incoming.seal.voids);
                     stored += 1;
                     stored_bytes += item.len_bytes();
                     answers.push((reply, Decision::Stored, events));
@@ -176,6 +178,9 @@ impl Owner {
                 if stored > 0 {
                     let metrics = &self.shared.metrics;
                     metrics.commit(began.elapsed().as_secs_f64(), stored, stored_bytes);
+                }
+                for void in voids {
+                    self.shared.gaps.count(&void.reason, void.events);
                 }
                 for (reply, decision, events) in answers {
                     let stage = match decision {

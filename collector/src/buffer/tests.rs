@@ -118,6 +118,7 @@ fn open_with(disk: &FailingDisk, options: Options) -> Opened {
         Arc::new(disk.clone()),
         options,
         metrics.clone(),
+        GapMetrics::default(),
         notice,
         |_| {},
     )

@@ -1,5 +1,8 @@
 //! `collector.toml`: what is configured, with every default in one place.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::SocketAddr,
     ops::RangeInclusive,

@@ -265,7 +265,7 @@ impl<S: Store> Ingest<S> {
             shared.identity.clone(),
             over.clone(),
         ));
-        tasks.spawn(follow_readiness::<S>(health, ready, stop.clone()));
+        tasks.spawn(follow_readiness(health, ready, stop.clone()));
         info!("ingest is up");
 
         let deadline = async {
@@ -305,7 +305,7 @@ async fn first_panic(tasks: &mut JoinSet<()>) -> anyhow::Error {
     }
 }
 
-async fn follow_readiness<S: Store>(
+async fn follow_readiness(
     health: HealthReporter,
     mut ready: watch::Receiver<bool>,
     stop: CancellationToken,

@@ -110,7 +110,12 @@ struct Losses {
 }
 
 impl Delivery {
-    fn lose(&self, attributes: Vec<(String, String)>, body: String) {
+    fn lose(
+        &self,
+        attributes: Vec<(String, String)>,
+        body: String,
+        damage: Option<spool::Damage>,
+    ) {
         let mut attributes = attributes;
         attributes.push(("watchline.output".to_owned(), self.output.clone()));
         self.events.raise("watchline.gap", attributes, body);
@@ -126,6 +131,9 @@ impl Delivery {
                 if buffer.is_closed() {
                     return;
                 }
+            }
+            if let Some(damage) = damage {
+                buffer.settle(damage);
             }
             let mut losses = locked(&losses);
             losses.untold -= 1;
@@ -171,12 +179,13 @@ impl Owner for Delivery {
             set_aside.file.display(),
         );
         let attributes = vec![
-            attribute("watchline.gap.reason", reason),
+            attribute("watchline.gap.reason", "set_aside"),
+            attribute("watchline.reject.reason", reason),
             attribute("watchline.gap.records", set_aside.events),
-            attribute("watchline.gap.file", set_aside.file.display()),
-            attribute("watchline.lane", set_aside.lane),
+            attribute("watchline.quarantine.file", set_aside.file.display()),
+            attribute("watchline.gap.lane", set_aside.lane),
         ];
-        self.lose(attributes, body);
+        self.lose(attributes, body, None);
     }
 
     fn forked(&self, forked: Forked) {
@@ -197,11 +206,11 @@ impl Owner for Delivery {
                     self.output, damage.reason
                 );
                 let attributes = vec![
-                    attribute("watchline.gap.reason", "buffer_damaged"),
+                    attribute("watchline.gap.reason", "buffer_damage"),
                     attribute("watchline.gap.batches", items),
                     attribute("watchline.gap.bytes", damage.bytes),
                 ];
-                self.lose(attributes, body);
+                self.lose(attributes, body, Some(damage));
             }
             spool::ReadError::Gone { lane, from, to } => {
                 let body = format!(
@@ -213,11 +222,11 @@ impl Owner for Delivery {
                     attribute("watchline.gap.reason", "retention"),
                     attribute("watchline.gap.batches", to.0.saturating_sub(from.0)),
                     attribute(
-                        "watchline.lane",
+                        "watchline.gap.lane",
                         if lane == 0 { "alert" } else { "routine" },
                     ),
                 ];
-                self.lose(attributes, body);
+                self.lose(attributes, body, None);
             }
             other => error!(output = %self.output, error = %other, "the buffer cannot be read"),
         }

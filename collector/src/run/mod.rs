@@ -32,7 +32,7 @@ use crate::{
     ingest::{self, Ingest, IngestMetrics, Listener},
     ledger,
     status::{StatusMetrics, StatusSource, unix_nano},
-    watch::{OwnEventQueue, OwnEvents, OwnSealer, Silence, watch_silence},
+    watch::{GapMetrics, OwnEventQueue, OwnEvents, OwnSealer, Silence, watch_silence},
     worker::Worker,
 };
 
@@ -120,11 +120,12 @@ impl Collector {
         names.extend(output_checks.iter().filter_map(|(_, check)| *check));
         let checks = Checks::new(&names);
 
-        let events = OwnEventQueue::new();
+        let gaps = GapMetrics::register(&mut registry);
+        let events = OwnEventQueue::new(gaps.clone());
         let (told, damages) = mpsc::unbounded_channel();
         let notices = notices::tell(Arc::new(events.clone()), told);
         let (buffer, buffer_worker) =
-            open_buffer(&config, &id, &mut registry, notices, &checks).await?;
+            open_buffer(&config, &id, &mut registry, gaps, notices, &checks).await?;
         let buffer_worker = one(async move { Ok(buffer_worker.join().await?) });
         let chains = ChainStore::open(config.buffer.directory.join("certificates"))?;
         let sealer = OwnSealer::new(
@@ -356,6 +357,7 @@ async fn open_buffer(
     config: &CollectorConfig,
     id: &watchline_proto::SpiffeId,
     registry: &mut Registry,
+    gaps: GapMetrics,
     notices: impl Fn(Notice) + Send + Sync + 'static,
     checks: &Checks,
 ) -> anyhow::Result<(Buffer, Worker)> {
@@ -376,7 +378,7 @@ async fn open_buffer(
         CheckState::Ok => checks.ok("buffer"),
         CheckState::Failing { reason } => checks.failing("buffer", reason),
     };
-    let open = move || Buffer::open(Arc::new(RealDisk), options, metrics, notices, report);
+    let open = move || Buffer::open(Arc::new(RealDisk), options, metrics, gaps, notices, report);
     Ok(tokio::task::spawn_blocking(open).await??)
 }
 

@@ -33,7 +33,7 @@ pub(super) fn tell(
                 damage.bytes, damage.reason
             );
             let attributes = vec![
-                attribute("watchline.gap.reason", "buffer_damaged"),
+                attribute("watchline.gap.reason", "buffer_damage"),
                 attribute("watchline.gap.batches", batches),
                 attribute("watchline.gap.bytes", damage.bytes),
             ];

@@ -17,6 +17,7 @@ use watchline_proto::{
     wire,
 };
 
+use super::GapMetrics;
 use crate::{
     buffer::{Buffer, BufferError, Decision, Incoming},
     chains::ChainStore,
@@ -67,6 +68,7 @@ struct Waiting {
 #[derive(Debug, Clone, Default)]
 pub struct OwnEventQueue {
     shared: Arc<(Mutex<Waiting>, Condvar, Notify)>,
+    gaps: GapMetrics,
 }
 
 /// Events for one batch; `upto` of all raised are durable with it.
@@ -76,9 +78,12 @@ struct Taken {
 }
 
 impl OwnEventQueue {
-    /// An empty one.
-    pub fn new() -> OwnEventQueue {
-        OwnEventQueue::default()
+    /// An empty one; gaps are counted as they are raised.
+    pub fn new(gaps: GapMetrics) -> OwnEventQueue {
+        OwnEventQueue {
+            gaps,
+            ..OwnEventQueue::default()
+        }
     }
 
     /// Nothing more will be raised: the sealer ends when it has stored what waits.
@@ -144,6 +149,9 @@ fn summary(name: &'static str, count: u64) -> Raised {
 impl OwnEvents for OwnEventQueue {
     fn raise(&self, name: &'static str, mut attributes: Vec<(String, String)>, mut body: String) {
         warn!(event = name, "{body}");
+        if name == "watchline.gap" {
+            self.gaps.count_event(&attributes);
+        }
         cut(&mut body);
         for (_, value) in &mut attributes {
             cut(value);
@@ -397,7 +405,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_out_in_order_and_what_does_not_fit_is_counted() {
-        let queue = OwnEventQueue::new();
+        let queue = OwnEventQueue::default();
         for number in 0..MAX_WAITING + 3 {
             queue.raise("watchline.gap", Vec::new(), number.to_string());
         }
@@ -424,7 +432,7 @@ mod tests {
 
     #[tokio::test]
     async fn durable_means_all_that_was_raised_before() {
-        let queue = OwnEventQueue::new();
+        let queue = OwnEventQueue::default();
         assert!(queue.wait_durable(Duration::ZERO), "nothing was raised");
         queue.raise("watchline.gap", Vec::new(), "one".to_owned());
         assert!(!queue.wait_durable(Duration::ZERO));

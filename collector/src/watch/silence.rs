@@ -14,7 +14,7 @@ use super::{OwnEvents, own::peer_attributes};
 use crate::config::WatchConfig;
 
 /// When peers were last heard, Unix nanoseconds.
-pub type LastSeen = Vec<(SpiffeId, i64)>;
+type LastSeen = Vec<(SpiffeId, i64)>;
 
 /// Who is silent, and since when. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
@@ -151,7 +151,9 @@ mod tests {
         let clock = move || began.elapsed().as_nanos() as i64;
         let hear = {
             let seen = Arc::clone(&seen);
-            move |name: &str| drop(seen.lock().unwrap().insert(peer(name), clock()))
+            move |name: &str| {
+                seen.lock().unwrap().insert(peer(name), clock());
+            }
         };
         let stop = CancellationToken::new();
         let (_config, receiver) = watch::channel(WatchConfig {
