@@ -79,11 +79,20 @@ fn the_example_of_the_design_is_read_as_it_stands() {
         .iter()
         .map(|output| (output.name.as_str(), output.required))
         .collect();
-    assert_eq!(required, [("center", true), ("events", false), ("evidence", false)]);
+    assert_eq!(
+        required,
+        [("center", true), ("events", false), ("evidence", false)]
+    );
     let OutputKind::File(file) = &config.outputs[1].kind else {
         panic!("not a file output");
     };
-    assert_eq!((file.path.as_path(), file.format), (Path::new("/etc/watchline/events.ndjson"), FileFormat::Ndjson));
+    assert_eq!(
+        (file.path.as_path(), file.format),
+        (
+            Path::new("/etc/watchline/events.ndjson"),
+            FileFormat::Ndjson
+        )
+    );
 }
 
 #[test]
@@ -135,7 +144,9 @@ path = "buffer/events.ndjson"
         ("collector.toml:18:1", "lies in the buffer's directory"),
     ] {
         assert!(
-            problems.iter().any(|problem| problem.contains(place) && problem.contains(about)),
+            problems
+                .iter()
+                .any(|problem| problem.contains(place) && problem.contains(about)),
             "{place} {about} is not among\n{}",
             problems.join("\n")
         );
@@ -146,7 +157,10 @@ path = "buffer/events.ndjson"
 fn the_tables_that_must_be_there_are_named() {
     let problems = problems("");
     for table in ["[identity]", "[ingest]", "[buffer]"] {
-        assert!(problems.iter().any(|problem| problem.contains(table)), "{table}: {problems:?}");
+        assert!(
+            problems.iter().any(|problem| problem.contains(table)),
+            "{table}: {problems:?}"
+        );
     }
 }
 

@@ -110,12 +110,7 @@ struct Losses {
 }
 
 impl Delivery {
-    fn lose(
-        &self,
-        attributes: Vec<(String, String)>,
-        body: String,
-        damage: Option<spool::Damage>,
-    ) {
+    fn lose(&self, attributes: Vec<(String, String)>, body: String, damage: Option<spool::Damage>) {
         let mut attributes = attributes;
         attributes.push(("watchline.output".to_owned(), self.output.clone()));
         self.events.raise("watchline.gap", attributes, body);

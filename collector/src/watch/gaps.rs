@@ -59,7 +59,9 @@ impl GapMetrics {
         let known = REASONS.into_iter().find(|known| *known == reason);
         let reason = known.unwrap_or(OTHER);
         self.events.get_or_create(&ByReason { reason }).inc();
-        self.records.get_or_create(&ByReason { reason }).inc_by(records);
+        self.records
+            .get_or_create(&ByReason { reason })
+            .inc_by(records);
     }
 
     /// A gap event as it is raised.
@@ -97,7 +99,8 @@ mod tests {
             attribute("watchline.gap.records", "5"),
         ]);
         metrics.count_event(&[]);
-        let counted = ["dropped_oldest", "other", "set_aside"].map(|reason| metrics.records(reason));
+        let counted =
+            ["dropped_oldest", "other", "set_aside"].map(|reason| metrics.records(reason));
         assert_eq!(counted, [7, 2, 5]);
     }
 }
