@@ -96,10 +96,19 @@ impl OutputConfig {
         let mut outputs: Vec<OutputConfig> = Vec::new();
         let mut names = BTreeSet::new();
         let mut paths = BTreeSet::new();
-        for mut section in root.tables("output") {
-            let Some(output) = OutputConfig::read(&mut section) else {
+        let mut sections = root.tables("output");
+        let mut read: Vec<_> = sections.iter_mut().map(OutputConfig::read).collect();
+        // Without an upstream nobody else has what this collector holds: then every output holds the buffer.
+        let last_hop = !read
+            .iter()
+            .flatten()
+            .any(|(output, _)| matches!(output.kind, OutputKind::Upstream(_)));
+        for (section, read) in sections.iter().zip(&mut read) {
+            let Some((mut output, required)) = read.take() else {
                 continue;
             };
+            output.required =
+                required.unwrap_or(last_hop || matches!(output.kind, OutputKind::Upstream(_)));
             if !names.insert(output.name.clone()) {
                 section.problem(
                     "name",
@@ -135,7 +144,8 @@ impl OutputConfig {
         format!("output/{}", self.name)
     }
 
-    fn read(section: &mut Section<'_>) -> Option<OutputConfig> {
+    /// The output, and whether it says itself that it is required.
+    fn read(section: &mut Section<'_>) -> Option<(OutputConfig, Option<bool>)> {
         #[derive(Clone, Copy)]
         enum Kind {
             Upstream,
@@ -158,18 +168,19 @@ impl OutputConfig {
             ("file", Kind::File),
             ("archive", Kind::Archive),
         ];
-        let kind = section.choice("kind", &kinds);
+        let kind = section.required_choice("kind", &kinds);
         let required = section.boolean("required");
         let kind = match kind? {
             Kind::Upstream => OutputKind::Upstream(UpstreamConfig::read(section)?),
             Kind::File => OutputKind::File(FileConfig::read(section)?),
             Kind::Archive => OutputKind::Archive(ArchiveConfig::read(section)?),
         };
-        Some(OutputConfig {
+        let output = OutputConfig {
             name: name?,
-            required: required.unwrap_or(matches!(kind, OutputKind::Upstream(_))),
+            required: false,
             kind,
-        })
+        };
+        Some((output, required))
     }
 }
 
@@ -246,4 +257,41 @@ fn is_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use watchline_node::config::Document;
+
+    fn read(text: &str) -> Result<Vec<OutputConfig>, String> {
+        let document =
+            Document::parse("collector.toml", text).map_err(|e| e.to_string())?;
+        let outputs = OutputConfig::read_all(&mut document.root());
+        document.finish().map_err(|e| e.to_string())?;
+        Ok(outputs)
+    }
+
+    const FILE: &str = "[[output]]\nname = \"events\"\nkind = \"file\"\npath = \"events.ndjson\"\n";
+    const UPSTREAM: &str = "[[output]]\nname = \"center\"\nkind = \"upstream\"\nendpoints = [\"https://127.0.0.1:7543\"]\n";
+
+    #[test]
+    fn a_file_holds_the_buffer_where_there_is_no_upstream() {
+        let required = |text: &str| -> Vec<bool> {
+            read(text)
+                .unwrap()
+                .iter()
+                .map(|output| output.required)
+                .collect()
+        };
+        assert_eq!(required(FILE), [true]);
+        assert_eq!(required(&format!("{FILE}{UPSTREAM}")), [false, true]);
+        assert_eq!(required(&format!("{FILE}required = false\n")), [false]);
+    }
+
+    #[test]
+    fn an_output_without_a_kind_is_reported() {
+        let problems = read("[[output]]\nname = \"events\"\n").unwrap_err();
+        assert!(problems.contains("missing key `kind`"), "{problems}");
+    }
 }

@@ -278,6 +278,20 @@ impl<'d> Section<'d> {
         None
     }
 
+    /// As [`choice`](Self::choice); a missing key is reported, with the first choice as the example.
+    pub fn required_choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        if !self.has(key) {
+            let example = choices.first().map_or("…", |(word, _)| *word);
+            self.missing(key, &format!("{example:?}"));
+            return None;
+        }
+        self.choice(key, choices)
+    }
+
     /// An array of strings, each with its place; empty when absent.
     pub fn strings(&mut self, key: &'static str) -> Vec<Text> {
         let Some(value) = self.value(key) else {
