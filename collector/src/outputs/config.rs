@@ -265,8 +265,7 @@ mod tests {
     use watchline_node::config::Document;
 
     fn read(text: &str) -> Result<Vec<OutputConfig>, String> {
-        let document =
-            Document::parse("collector.toml", text).map_err(|e| e.to_string())?;
+        let document = Document::parse("collector.toml", text).map_err(|e| e.to_string())?;
         let outputs = OutputConfig::read_all(&mut document.root());
         document.finish().map_err(|e| e.to_string())?;
         Ok(outputs)
