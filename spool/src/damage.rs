@@ -4,7 +4,8 @@ use std::{io, io::IoSlice, ops::Range, path::Path, path::PathBuf};
 
 use crate::{
     Disk, DiskFile, FrameNo, ItemNo, LANES,
-    frame::{Fields, put_u64},
+    frame::{Fields, MAX_NUMBER, put_u64},
+    segment::MAX_SEGMENT_BYTES,
 };
 
 /// The directory that bytes are set aside in.
@@ -79,14 +80,22 @@ impl Hole {
     }
 
     pub(crate) fn decode(fields: &mut Fields<'_>) -> Option<Hole> {
-        Some(Hole {
+        let hole = Hole {
             segment: fields.u64()?,
             offset: fields.u64()?,
             end: fields.u64()?,
             frames: [FrameNo(fields.u64()?), FrameNo(fields.u64()?)],
             items: fields.items()?,
             end_items: fields.items()?,
-        })
+        };
+        let sound = hole.offset <= hole.end
+            && hole.end < MAX_SEGMENT_BYTES
+            && hole.frames[0] <= hole.frames[1]
+            && hole.frames[1].0 < MAX_NUMBER
+            && (0..LANES).all(|lane| {
+                hole.items[lane] <= hole.end_items[lane] && hole.end_items[lane].0 < MAX_NUMBER
+            });
+        sound.then_some(hole)
     }
 
     /// Whether this stretch covers all of the other one.

@@ -18,7 +18,7 @@ use rustix::{
 
 /// What a spool needs of a file system (and of the clock). All calls may block.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a directory, mode 0700, and its parents; nothing to do when it is there.
+    /// Makes a directory, mode 0700, and its parents, so that they survive a power cut; nothing to do when it is there.
     fn make_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Takes an exclusive lock that ends when the result is dropped or the process ends.
@@ -99,10 +99,24 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn make_directory(&self, path: &Path) -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                return Ok(());
+            }
+            Err(error) => match path.parent() {
+                Some(parent) if error.kind() == io::ErrorKind::NotFound => {
+                    self.make_directory(parent)?;
+                    fs::DirBuilder::new().mode(0o700).create(path)?;
+                }
+                _ => return Err(error),
+            },
+        }
+        match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => self.sync_directory(Path::new(".")),
+            Some(parent) => self.sync_directory(parent),
+            None => Ok(()),
+        }
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {

@@ -33,6 +33,10 @@ use crate::{FrameNo, ItemNo, Items, LANES, LaneNo, damage::Damage, damage::Hole,
 /// The largest frame, header included.
 pub const MAX_FRAME_BYTES: u64 = 16 << 20;
 
+/// No count, place or sum of bytes of this format gets this far; what a disk says of greater ones is not believed, so
+/// that sums of them stay sound.
+pub(crate) const MAX_NUMBER: u64 = 1 << 60;
+
 pub(crate) const FRAME_MARK: [u8; 4] = *b"WLf1";
 pub(crate) const FRAME_HEADER_BYTES: usize = 84;
 pub(crate) const ITEM_HEADER_BYTES: usize = 8;
@@ -161,8 +165,8 @@ impl FrameHeader {
         };
         let sound = header.body_bytes <= MAX_BODY_BYTES
             && header.durable <= header.number
-            && header.number.0 < u64::MAX / 2
-            && header.first.iter().all(|no| no.0 < u64::MAX / 2);
+            && header.number.0 < MAX_NUMBER
+            && header.first.iter().all(|no| no.0 < MAX_NUMBER);
         sound.then_some(header)
     }
 

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     ItemNo, Items, LANES, LaneNo, LaneStatus,
     segment::{self, Segment},
-    snapshot::Marks,
+    snapshot::{Marks, Snapshot, State},
 };
 
 pub(crate) use crate::segment::Point;
@@ -67,6 +67,8 @@ pub(crate) struct Log {
     pub(crate) end: Point,
     /// The next item of each lane ever given a number; beyond `end` after a failure.
     pub(crate) next_items: Items,
+    /// Items below were removed, delivered or given up.
+    pub(crate) removed: Items,
     /// As appended, and as synced.
     pub(crate) marks: Marks,
     pub(crate) durable_marks: Marks,
@@ -85,6 +87,7 @@ impl Log {
             synced: Point::default(),
             end: Point::default(),
             next_items: [ItemNo(0); LANES],
+            removed: [ItemNo(0); LANES],
             marks: Marks::new(),
             durable_marks: Marks::new(),
             required: Vec::new(),
@@ -102,13 +105,6 @@ impl Log {
         } else {
             &self.synced
         }
-    }
-
-    /// The first item of a lane that is still held (or the next one to come).
-    pub(crate) fn oldest(&self, lane: LaneNo) -> ItemNo {
-        self.segments
-            .front()
-            .map_or(self.end.items[lane], |segment| segment.row.first_item[lane])
     }
 
     /// The segment that holds this item, or the first behind it that holds any of its lane.
@@ -151,6 +147,20 @@ impl Log {
         self.generation += 1;
     }
 
+    /// All that a snapshot of this says, but the state.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let holes = self.segments.iter().flat_map(|segment| &segment.holes);
+        let settled = holes.filter(|(_, settled)| *settled);
+        Snapshot {
+            state: State::new(),
+            marks: self.marks.clone(),
+            rows: self.segments.iter().map(|segment| segment.row).collect(),
+            settled: settled.map(|(hole, _)| *hole).collect(),
+            bytes: self.end.bytes,
+            removed: self.removed,
+        }
+    }
+
     /// Whether every required reader has passed this segment.
     pub(crate) fn is_passed(&self, segment: &Segment, marks: &Marks) -> bool {
         passed(&self.required, marks)
@@ -191,6 +201,11 @@ impl Log {
         }
         status
     }
+}
+
+/// Per lane the later one.
+pub(crate) fn later(one: Items, other: Items) -> Items {
+    std::array::from_fn(|lane| one[lane].max(other[lane]))
 }
 
 /// Up to where every required reader's mark has passed. `None`: no reader is required, so nothing is held for one.

@@ -114,7 +114,7 @@ impl Reader {
         let start = |lane| {
             log.marks
                 .get(name)
-                .map_or_else(|| log.oldest(lane), |mark| mark.next[lane])
+                .map_or(log.removed[lane], |mark| mark.next[lane])
         };
         let lanes = std::array::from_fn(|lane| Cursor {
             next: start(lane),
@@ -189,16 +189,16 @@ impl Reader {
             }
         }
         let cursor = &mut self.lanes[lane];
-        let oldest = log.oldest(lane);
-        if cursor.next < oldest {
+        let removed = log.removed[lane];
+        if cursor.next < removed {
             let from = cursor.next;
-            cursor.next = oldest;
+            cursor.next = removed;
             cursor.ready.clear();
             cursor.at = None;
             return Err(ReadError::Gone {
                 lane,
                 from,
-                to: oldest,
+                to: removed,
             });
         }
         if !cursor.ready.is_empty() {
@@ -356,7 +356,7 @@ impl Reader {
         let hole = Hole {
             segment: plan.segment,
             offset: at.offset,
-            end,
+            end: end.max(at.offset),
             frames: [at.frame, frame.max(at.frame)],
             items: at.items,
             end_items: std::array::from_fn(|lane| items[lane].max(at.items[lane])),

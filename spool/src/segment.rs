@@ -29,12 +29,14 @@ use std::{
 use crate::{
     DiskFile, FrameNo, ItemNo, Items, LANES,
     damage::Hole,
-    frame::{Fields, put_u32, put_u64},
+    frame::{Fields, MAX_NUMBER, put_u32, put_u64},
 };
 
 pub(crate) const FORMAT: u32 = 1;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 96;
 const MAGIC: [u8; 8] = *b"WLSPOOL\n";
+/// No segment is longer: 16 snapshots, or a frame.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 1 << 40;
 /// No version's header is longer.
 const MAX_HEADER_BYTES: usize = 4096;
 
@@ -128,8 +130,8 @@ impl SegmentHeader {
                 fields.u64()? as i64
             },
         };
-        let sound = header.first_frame.0 < u64::MAX / 2
-            && header.first_item.iter().all(|no| no.0 < u64::MAX / 2);
+        let sound = header.first_frame.0 < MAX_NUMBER
+            && header.first_item.iter().all(|no| no.0 < MAX_NUMBER);
         Some((sound.then_some(header), version))
     }
 }
@@ -211,7 +213,7 @@ impl Row {
             row.end_bytes[0],
             row.end_bytes[1],
         ];
-        (ordered && row.log_end < u64::MAX / 2 && small.iter().all(|&n| n < u64::MAX / 2))
+        (ordered && row.log_end < MAX_SEGMENT_BYTES && small.iter().all(|&n| n < MAX_NUMBER))
             .then_some(row)
     }
 }
@@ -260,7 +262,7 @@ impl Segment {
     pub(crate) fn remember(&mut self, point: Point, urgent: bool) {
         let due = self.points.last().is_none_or(|last| {
             point.offset - last.offset >= self.point_bytes
-                || point.unix_nano - last.unix_nano >= self.point_nanos
+                || point.unix_nano.saturating_sub(last.unix_nano) >= self.point_nanos
         });
         if !due && !(urgent && self.points.len() < Self::MAX_POINTS / 2) {
             return;
@@ -362,5 +364,5 @@ pub(crate) fn number_of(name: &OsStr) -> Option<u64> {
     plain
         .then(|| digits.parse().ok())
         .flatten()
-        .filter(|&number: &u64| number < u64::MAX / 2)
+        .filter(|&number: &u64| number < MAX_NUMBER)
 }

@@ -2,22 +2,23 @@
 //!
 //! Parts of at most 256 KiB (one large value may take more) hold `set`, `mark`, `segment`, `settled` and `oldest`
 //! entries; the end mark holds the number of parts (u32), the CRC-32C of all their bodies one after the other (u32),
-//! and the item bytes appended so far per lane (two u64). Its header holds the next frame and item numbers.
+//! the item bytes appended so far per lane (two u64), and the first item per lane that was not removed (two u64). Its
+//! header holds the next frame and item numbers.
 
 use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
 
 use crate::{
-    LANES, Mark,
+    Items, LANES, Mark,
     blocks::{Blocks, Found},
     damage::Hole,
-    frame::{self, Entries, Entry, FRAME_HEADER_BYTES, Fields, FrameHeader, Kind},
+    frame::{self, Entries, Entry, FRAME_HEADER_BYTES, Fields, FrameHeader, Kind, MAX_NUMBER},
     segment::{Row, SEGMENT_HEADER_BYTES, SegmentHeader},
 };
 
 const PART_BYTES: usize = 256 << 10;
-const END_BODY_BYTES: usize = 24;
+const END_BODY_BYTES: usize = 40;
 
 /// Keyed state, as the caller set it.
 pub(crate) type State = BTreeMap<Bytes, Bytes>;
@@ -32,6 +33,8 @@ pub(crate) struct Snapshot {
     pub(crate) rows: Vec<Row>,
     pub(crate) settled: Vec<Hole>,
     pub(crate) bytes: [u64; LANES],
+    /// Items below were removed, delivered or given up.
+    pub(crate) removed: Items,
 }
 
 /// Reads the snapshot behind a segment's header. `None`: it is not complete. Else also where the log begins.
@@ -62,14 +65,23 @@ pub(crate) fn read(
                 }
             }
             Kind::SnapshotEnd => {
-                let mut fields = Fields(&body);
-                let said = (fields.u32(), fields.u32(), fields.u64(), fields.u64());
-                let (Some(said_parts), Some(said_crc), Some(bytes0), Some(bytes1)) = said else {
+                let Some(end) = End::decode(&body) else {
                     return Ok(None);
                 };
-                snapshot.bytes = [bytes0, bytes1];
-                let sound =
-                    said_parts == parts && said_crc == crc && bytes0.max(bytes1) < u64::MAX / 2;
+                snapshot.bytes = end.bytes;
+                snapshot.removed = end.removed;
+                let sound = end.parts == parts
+                    && end.crc == crc
+                    && end.bytes.iter().all(|&bytes| bytes < MAX_NUMBER)
+                    && (0..LANES).all(|lane| end.removed[lane] <= header.first_item[lane])
+                    && snapshot.rows.last().is_none_or(|last| {
+                        last.segment < header.segment
+                            && last.end_frame <= header.first_frame
+                            && (0..LANES).all(|lane| {
+                                last.end_item[lane] <= header.first_item[lane]
+                                    && last.end_bytes[lane] <= end.bytes[lane]
+                            })
+                    });
                 return Ok(sound.then_some((snapshot, offset)));
             }
         }
@@ -101,7 +113,10 @@ impl Snapshot {
         self.rows.windows(2).all(|pair| {
             pair[0].segment < pair[1].segment
                 && pair[0].end_frame <= pair[1].first_frame
-                && (0..LANES).all(|lane| pair[0].end_item[lane] <= pair[1].first_item[lane])
+                && (0..LANES).all(|lane| {
+                    pair[0].end_item[lane] <= pair[1].first_item[lane]
+                        && pair[0].end_bytes[lane] <= pair[1].first_bytes[lane]
+                })
         })
     }
 }
@@ -121,15 +136,41 @@ pub(crate) fn encoded_bytes(state: &State, marks: &Marks, rows: usize, holes: us
     (SEGMENT_HEADER_BYTES + entries + (parts + 1) * FRAME_HEADER_BYTES + END_BODY_BYTES) as u64
 }
 
-/// Encodes header and snapshot piece by piece, so that a large one is never in memory twice. `write` gets each piece in
-/// order. Returns the bytes written, which is where the log begins.
+/// The body of the end mark.
+struct End {
+    parts: u32,
+    crc: u32,
+    bytes: [u64; LANES],
+    removed: Items,
+}
+
+impl End {
+    fn decode(body: &[u8]) -> Option<End> {
+        let mut fields = Fields(body);
+        Some(End {
+            parts: fields.u32()?,
+            crc: fields.u32()?,
+            bytes: [fields.u64()?, fields.u64()?],
+            removed: fields.items()?,
+        })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        frame::put_u32(out, self.parts);
+        frame::put_u32(out, self.crc);
+        self.bytes
+            .iter()
+            .for_each(|&bytes| frame::put_u64(out, bytes));
+        self.removed.iter().for_each(|no| frame::put_u64(out, no.0));
+    }
+}
+
+/// Encodes header and snapshot piece by piece, so that a large one is never in memory twice (nor the state copied: it is
+/// given apart). `write` gets each piece in order. Returns the bytes written, which is where the log begins.
 pub(crate) fn write<E>(
     header: &SegmentHeader,
     state: &State,
-    marks: &Marks,
-    segments: impl Iterator<Item = Row>,
-    settled: impl Iterator<Item = Hole>,
-    bytes: [u64; LANES],
+    snapshot: &Snapshot,
     mut write: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<u64, E> {
     let opening = header.encode();
@@ -141,15 +182,15 @@ pub(crate) fn write<E>(
         parts: 0,
         crc: 0,
     };
-    for row in segments {
-        frame::put_segment(&mut pieces.out, &row);
+    for row in &snapshot.rows {
+        frame::put_segment(&mut pieces.out, row);
         pieces.part_if_full(0, &mut write)?;
     }
-    for hole in settled {
-        frame::put_settled(&mut pieces.out, &hole);
+    for hole in &snapshot.settled {
+        frame::put_settled(&mut pieces.out, hole);
         pieces.part_if_full(0, &mut write)?;
     }
-    for mark in marks.values() {
+    for mark in snapshot.marks.values() {
         pieces.part_if_full(mark.note.len(), &mut write)?;
         frame::put_mark(&mut pieces.out, &mark.reader, mark.next, &mark.note);
     }
@@ -158,12 +199,13 @@ pub(crate) fn write<E>(
         frame::put_set(&mut pieces.out, key, value);
     }
     pieces.part(&mut write)?;
-    let (parts, crc) = (pieces.parts, pieces.crc);
-    frame::put_u32(&mut pieces.out, parts);
-    frame::put_u32(&mut pieces.out, crc);
-    bytes
-        .iter()
-        .for_each(|&bytes| frame::put_u64(&mut pieces.out, bytes));
+    let end = End {
+        parts: pieces.parts,
+        crc: pieces.crc,
+        bytes: snapshot.bytes,
+        removed: snapshot.removed,
+    };
+    end.encode(&mut pieces.out);
     pieces.emit(Kind::SnapshotEnd, &mut write)?;
     Ok(pieces.written)
 }

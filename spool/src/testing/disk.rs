@@ -1,18 +1,14 @@
 //! The failing disk: files in memory, what of them was synced, and faults to come.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    io::{self, IoSlice},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rustix::io::Errno;
-
-use crate::{Access, Disk, DiskFile, Listed};
 
 /// A disk in memory. Clones are the same disk. It starts with no fault, unlimited room and a clock that stands still.
 ///
@@ -78,48 +74,48 @@ pub enum Keep {
 const SECTOR: u64 = 512;
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     /// As one sees it.
-    names: BTreeMap<PathBuf, u64>,
-    directories: BTreeSet<PathBuf>,
-    files: BTreeMap<u64, Content>,
-    next_file: u64,
+    pub(super) names: BTreeMap<PathBuf, u64>,
+    pub(super) directories: BTreeSet<PathBuf>,
+    pub(super) files: BTreeMap<u64, Content>,
+    pub(super) next_file: u64,
     /// As it would be after a power cut.
-    durable_names: BTreeMap<PathBuf, u64>,
-    faults: Vec<Fault>,
-    locks: BTreeSet<PathBuf>,
+    pub(super) durable_names: BTreeMap<PathBuf, u64>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) locks: BTreeSet<PathBuf>,
     /// Counts the power cuts: handles from before one are dead.
-    boots: u64,
-    off: bool,
+    pub(super) boots: u64,
+    pub(super) off: bool,
     /// Bytes that may still be written before the power fails.
-    power_bytes: Option<u64>,
+    pub(super) power_bytes: Option<u64>,
     /// Calls that change something until the power fails.
-    power_calls: Option<u64>,
-    written_bytes: u64,
-    changing_calls: u64,
+    pub(super) power_calls: Option<u64>,
+    pub(super) written_bytes: u64,
+    pub(super) changing_calls: u64,
     /// Room on the disk.
-    room_bytes: Option<u64>,
-    read_only: bool,
-    reads: u64,
-    syncs: u64,
-    unix_nano: i64,
+    pub(super) room_bytes: Option<u64>,
+    pub(super) read_only: bool,
+    pub(super) reads: u64,
+    pub(super) syncs: u64,
+    pub(super) unix_nano: i64,
 }
 
 #[derive(Default)]
-struct Content {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
+pub(super) struct Content {
+    pub(super) seen: Vec<u8>,
+    pub(super) durable: Vec<u8>,
     /// What was done since the last sync, in order.
-    pending: Vec<Change>,
+    pub(super) pending: Vec<Change>,
 }
 
-enum Change {
+pub(super) enum Change {
     Write { offset: u64, bytes: Vec<u8> },
     Resize { len: u64 },
 }
 
 impl Change {
-    fn apply(&self, content: &mut Vec<u8>) {
+    pub(super) fn apply(&self, content: &mut Vec<u8>) {
         match self {
             Change::Write { offset, bytes } => {
                 let (start, end) = (*offset as usize, *offset as usize + bytes.len());
@@ -151,7 +147,7 @@ impl FailingDisk {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -340,7 +336,7 @@ impl FailingDisk {
 }
 
 impl Inner {
-    fn new_file(&mut self, path: &Path) -> u64 {
+    pub(super) fn new_file(&mut self, path: &Path) -> u64 {
         let file = self.next_file;
         self.next_file += 1;
         self.names.insert(path.to_owned(), file);
@@ -349,7 +345,7 @@ impl Inner {
     }
 
     /// Refuses a call where the power is off, a fault is due, or the disk may not be changed.
-    fn check(&mut self, operation: Operation) -> io::Result<()> {
+    pub(super) fn check(&mut self, operation: Operation) -> io::Result<()> {
         if self.off {
             return Err(Errno::IO.into());
         }
@@ -398,288 +394,9 @@ impl Inner {
     }
 
     /// How much of a growth by this many bytes there is room for.
-    fn room(&self, growth: u64) -> u64 {
+    pub(super) fn room(&self, growth: u64) -> u64 {
         self.room_bytes
             .map_or(growth, |room| growth.min(room.saturating_sub(self.used())))
-    }
-}
-
-impl Disk for FailingDisk {
-    fn make_directory(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
-        if inner.off {
-            return Err(Errno::IO.into());
-        }
-        if inner.directories.contains(path) {
-            return Ok(());
-        }
-        if inner.read_only {
-            return Err(Errno::ROFS.into());
-        }
-        inner.directories.insert(path.to_owned());
-        Ok(())
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {
-        let mut inner = self.inner();
-        if inner.off {
-            return Err(Errno::IO.into());
-        }
-        if !inner.locks.insert(path.to_owned()) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(Box::new(Lock {
-            disk: self.clone(),
-            path: path.to_owned(),
-            boots: inner.boots,
-        }))
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
-        let mut inner = self.inner();
-        inner.check(Operation::List)?;
-        let inside = |path: &Path| path.parent() == Some(directory);
-        let mut all: Vec<Listed> = Vec::new();
-        for (path, file) in inner.names.iter().filter(|(path, _)| inside(path)) {
-            let bytes = inner
-                .files
-                .get(file)
-                .map_or(0, |content| content.seen.len() as u64);
-            all.push(Listed {
-                name: name_of(path),
-                bytes,
-                is_file: true,
-            });
-        }
-        for path in inner.directories.iter().filter(|path| inside(path)) {
-            all.push(Listed {
-                name: name_of(path),
-                bytes: 0,
-                is_file: false,
-            });
-        }
-        Ok(all)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut inner = self.inner();
-        inner.check(Operation::Create)?;
-        if inner.names.contains_key(path) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let file = inner.new_file(path);
-        Ok(Arc::new(FailingFile {
-            disk: self.clone(),
-            file,
-            boots: inner.boots,
-        }))
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        let mut inner = self.inner();
-        inner.check(Operation::Open)?;
-        if inner.read_only && access == Access::Write {
-            return Err(Errno::ROFS.into());
-        }
-        let file = *inner.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(FailingFile {
-            disk: self.clone(),
-            file,
-            boots: inner.boots,
-        }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
-        inner.check(Operation::Rename)?;
-        let file = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        inner.names.insert(to.to_owned(), file);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
-        inner.check(Operation::Remove)?;
-        inner
-            .names
-            .remove(path)
-            .map(|_| ())
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.inner();
-        inner.check(Operation::SyncDirectory)?;
-        let inside = |other: &Path| other.parent() == Some(path);
-        let Inner {
-            names,
-            durable_names,
-            ..
-        } = &mut *inner;
-        durable_names.retain(|other, _| !inside(other));
-        durable_names.extend(
-            names
-                .iter()
-                .filter(|(other, _)| inside(other))
-                .map(|(other, file)| (other.clone(), *file)),
-        );
-        Ok(())
-    }
-
-    fn unix_nano(&self) -> i64 {
-        self.inner().unix_nano
-    }
-}
-
-fn name_of(path: &Path) -> OsString {
-    path.file_name().unwrap_or_default().to_owned()
-}
-
-struct Lock {
-    disk: FailingDisk,
-    path: PathBuf,
-    boots: u64,
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let mut inner = self.disk.inner();
-        if inner.boots == self.boots {
-            inner.locks.remove(&self.path);
-        }
-    }
-}
-
-struct FailingFile {
-    disk: FailingDisk,
-    file: u64,
-    boots: u64,
-}
-
-impl FailingFile {
-    /// A handle from before a power cut is dead.
-    fn inner(&self, operation: Operation) -> io::Result<MutexGuard<'_, Inner>> {
-        let mut inner = self.disk.inner();
-        if inner.boots != self.boots {
-            return Err(Errno::IO.into());
-        }
-        inner.check(operation)?;
-        Ok(inner)
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut inner = self.inner(Operation::Read)?;
-        inner.reads += 1;
-        let seen = inner
-            .files
-            .get(&self.file)
-            .map_or(&[][..], |content| &content.seen[..]);
-        let from = &seen[seen.len().min(offset as usize)..];
-        let bytes = buffer.len().min(from.len());
-        buffer[..bytes].copy_from_slice(&from[..bytes]);
-        Ok(bytes)
-    }
-
-    fn write_at(&self, parts: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut inner = self.inner(Operation::Write)?;
-        let mut bytes = parts
-            .iter()
-            .flat_map(|part| part.iter().copied())
-            .collect::<Vec<u8>>();
-        let whole = bytes.len();
-        let mut error = None;
-        let len = inner
-            .files
-            .get(&self.file)
-            .map_or(0, |content| content.seen.len() as u64);
-        let growth = (offset + whole as u64).saturating_sub(len);
-        let missing = growth - inner.room(growth);
-        if missing > 0 {
-            bytes.truncate(whole - (missing as usize).min(whole));
-            error = Some(Errno::NOSPC);
-        }
-        if let Some(power) = &mut inner.power_bytes {
-            if *power <= bytes.len() as u64 {
-                bytes.truncate(*power as usize);
-                inner.off = true;
-                error = Some(Errno::IO);
-            } else {
-                *power -= bytes.len() as u64;
-            }
-        }
-        inner.written_bytes += bytes.len() as u64;
-        if let Some(content) = inner.files.get_mut(&self.file) {
-            let change = Change::Write { offset, bytes };
-            change.apply(&mut content.seen);
-            content.pending.push(change);
-        }
-        error.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.inner(Operation::Allocate)?;
-        let growth = len.saturating_sub(
-            inner
-                .files
-                .get(&self.file)
-                .map_or(0, |content| content.seen.len() as u64),
-        );
-        if inner.room(growth) < growth {
-            return Err(Errno::NOSPC.into());
-        }
-        resize(&mut inner, self.file, growth > 0, len);
-        Ok(())
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.inner(Operation::Truncate)?;
-        resize(&mut inner, self.file, true, len);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut inner = self.disk.inner();
-        let checked = if inner.boots == self.boots {
-            inner.check(Operation::Sync)
-        } else {
-            Err(Errno::IO.into())
-        };
-        let off = inner.off;
-        let Some(content) = inner.files.get_mut(&self.file) else {
-            return checked;
-        };
-        match &checked {
-            Ok(()) => {
-                for change in content.pending.drain(..) {
-                    change.apply(&mut content.durable);
-                }
-                inner.syncs += 1;
-            }
-            // The kernel gives up on these pages: a later success says nothing of them.
-            Err(_) if !off => content.pending.clear(),
-            Err(_) => {}
-        }
-        checked
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        let inner = self.disk.inner();
-        Ok(inner
-            .files
-            .get(&self.file)
-            .map_or(0, |content| content.seen.len() as u64))
-    }
-}
-
-fn resize(inner: &mut Inner, file: u64, needed: bool, len: u64) {
-    if let Some(content) = inner.files.get_mut(&file)
-        && needed
-    {
-        let change = Change::Resize { len };
-        change.apply(&mut content.seen);
-        content.pending.push(change);
     }
 }
 

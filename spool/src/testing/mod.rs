@@ -19,6 +19,7 @@
 //! ```
 
 mod disk;
+mod file;
 mod recover;
 
 pub use disk::{FailingDisk, Fault, Keep, Operation};

@@ -17,6 +17,9 @@ pub fn recover_bytes(bytes: &[u8]) -> u64 {
     let disk = FailingDisk::new();
     disk.put(&segment::path_of(directory, 7), bytes);
     let options = || Options {
+        max_bytes: 1 << 20,
+        reserve_bytes: 64 << 10,
+        segment_bytes: 64 << 10,
         required_readers: vec!["fuzz".to_owned()],
         ..Options::default()
     };

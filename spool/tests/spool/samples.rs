@@ -1,0 +1,1 @@
+//! A stored log of each version of the format still opens.
