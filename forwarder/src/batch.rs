@@ -47,6 +47,8 @@ pub(crate) struct Batch {
     full: bool,
     /// Gaps that did not fit: one event says how many.
     gaps_beyond: u64,
+    /// What was said since the last frame.
+    gaps: Vec<Gap>,
 }
 
 /// What one source put into one lane.
@@ -67,6 +69,7 @@ impl Batch {
             alerts: false,
             full: false,
             gaps_beyond: 0,
+            gaps: Vec::new(),
         }
     }
 
@@ -116,6 +119,7 @@ impl Batch {
             self.gaps_beyond += 1;
             return;
         }
+        self.gaps.push(gap.clone());
         self.push_gap_event(gap, now);
     }
 
@@ -166,10 +170,16 @@ impl Batch {
         std::mem::take(&mut self.counts)
     }
 
+    /// Takes the gaps that were said.
+    pub(crate) fn take_gaps(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.gaps)
+    }
+
     /// Throws away what was not sealed.
     pub(crate) fn clear(&mut self) {
         self.builders = [PayloadBuilder::new(), PayloadBuilder::new()];
         self.counts.clear();
+        self.gaps.clear();
         (self.alerts, self.full, self.gaps_beyond) = (false, false, 0);
     }
 }

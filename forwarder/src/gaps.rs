@@ -35,9 +35,27 @@ pub enum GapReason {
     Forked,
     /// The next hop knows this forwarder, but there was no state here: sources are read from their beginning.
     StateLost,
+    /// A batch could not be sealed: a defect of this program.
+    Unsealable,
 }
 
 impl GapReason {
+    /// All of them.
+    pub const ALL: [GapReason; 12] = [
+        GapReason::Truncated,
+        GapReason::Rewritten,
+        GapReason::Vanished,
+        GapReason::LineCut,
+        GapReason::Hole,
+        GapReason::SetAside,
+        GapReason::Damaged,
+        GapReason::NoLongerHeld,
+        GapReason::DroppedOldest,
+        GapReason::Forked,
+        GapReason::StateLost,
+        GapReason::Unsealable,
+    ];
+
     /// The word in `watchline.gap.reason` and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +70,7 @@ impl GapReason {
             GapReason::DroppedOldest => "dropped_oldest",
             GapReason::Forked => "forked",
             GapReason::StateLost => "state_lost",
+            GapReason::Unsealable => "unsealable",
         }
     }
 }

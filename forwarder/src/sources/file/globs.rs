@@ -43,18 +43,22 @@ impl PathPattern {
             .split('/')
             .filter(|component| !component.is_empty() && *component != ".")
         {
-            steps.push(match component {
+            let step = match component {
+                ".." if matches!(steps.last(), None | Some(Step::Name(_))) => {
+                    steps.pop();
+                    continue;
+                }
                 ".." => {
-                    return Err(PatternError(format!(
-                        "path {text:?} goes up with `..`: write the path without it"
-                    )));
+                    let why = format!("path {text:?} goes up with `..` behind a pattern");
+                    return Err(PatternError(why));
                 }
                 "**" => Step::AnyDepth,
                 name if !name.contains(['*', '?', '[', ']', '{', '}', '\\']) => {
                     Step::Name(name.into())
                 }
                 pattern => Step::Matching(glob(pattern)?),
-            });
+            };
+            steps.push(step);
         }
         match steps.last() {
             None => return Err(PatternError("path `/` is not a file".to_owned())),
@@ -295,7 +299,7 @@ mod tests {
     fn a_pattern_that_cannot_be_read_says_why() {
         assert!(PathPattern::parse("/var/log/[a.log").is_err());
         assert!(PathPattern::parse("var/log").is_err());
-        assert!(PathPattern::parse("/var/../etc/x").is_err());
+        assert!(PathPattern::parse("/var/*/../etc/x").is_err());
         assert!(PathPattern::parse("/").is_err());
     }
 }

@@ -46,7 +46,7 @@ use self::{
     directories::Directories,
     identity::Inode,
     open::OpenError,
-    tail::{Change, Moved, Tail, Taken},
+    tail::{Moved, Tail, Taken},
 };
 use crate::{
     batch::{Moment, SourceNo},

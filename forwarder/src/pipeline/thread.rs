@@ -1,0 +1,36 @@
+//! The loop of the reader's thread.
+
+use std::time::Instant;
+
+use watchline_spool::SyncError;
+
+use super::Pipeline;
+use crate::inbox::{Inbox, Rest};
+
+/// Runs until the line has ended. `sealed` is called once, after the stop, when what was read has been appended (or cannot be just
+/// now: then it is still in its files).
+pub(crate) fn run(mut pipeline: Pipeline, inbox: &Inbox, sealed: impl FnOnce()) -> Result<(), SyncError> {
+    let now = Instant::now();
+    let mut rest = Rest { until: now, linger_until: now, wants_room: false };
+    let mut sealed = Some(sealed);
+    let mut stopped = false;
+    loop {
+        let news = inbox.wait(rest);
+        if news.stop {
+            stopped = true;
+            pipeline.stop();
+        }
+        let line_ended = news.line_ended;
+        rest = pipeline.turn(news);
+        if stopped && let Some(sealed) = sealed.take() {
+            if !pipeline.is_settled() {
+                tracing::warn!("not everything that was read could be spooled: it is read again at the next start");
+            }
+            pipeline.show_closing();
+            sealed();
+        }
+        if line_ended {
+            return pipeline.close();
+        }
+    }
+}
