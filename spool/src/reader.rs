@@ -130,6 +130,11 @@ impl Reader {
         }
     }
 
+    /// Another reader of the same spool, as [`Spool::reader`](crate::Spool::reader) makes it, for those who do not own the spool.
+    pub fn another(&self, name: &str) -> Reader {
+        Reader::new(Arc::clone(&self.disk), Arc::clone(&self.shared), name)
+    }
+
     /// The next item of this lane, or `None` when nothing more is readable yet. Reads the disk (page cache mostly);
     /// never waits for an append.
     ///
