@@ -42,7 +42,9 @@ pub(crate) struct Posted {
 impl Posted {
     /// The epoch, and the next sequence number of each lane.
     pub(crate) fn epoch(&self) -> Option<(Epoch, [u64; 2])> {
-        self.chain.as_ref().map(|chain| (chain.epoch(), Lane::ALL.map(|lane| chain.head(lane).next)))
+        self.chain
+            .as_ref()
+            .map(|chain| (chain.epoch(), Lane::ALL.map(|lane| chain.head(lane).next)))
     }
 }
 
@@ -66,7 +68,10 @@ impl Board {
         Vitals {
             sources_last_read: posted.last_read.clone(),
             clock: posted.clock.unwrap_or(ClockState::Unknown),
-            statement: posted.chain.as_ref().map(|chain| chain.statement(now, posted.closing)),
+            statement: posted
+                .chain
+                .as_ref()
+                .map(|chain| chain.statement(now, posted.closing)),
             relayed: Vec::new(),
         }
     }

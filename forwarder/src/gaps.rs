@@ -12,7 +12,7 @@ pub(crate) const OWN: &str = "watchline";
 
 /// Why something is missing: a small closed set, also the label of `watchline_gap_records_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum GapReason {
+pub(crate) enum GapReason {
     /// A file was cut or replaced while part of it was unread, and no copy of that part was found.
     Truncated,
     /// Bytes before the read offset changed: the file is read again from its beginning, so records may repeat.
@@ -41,7 +41,7 @@ pub enum GapReason {
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [GapReason; 12] = [
+    pub(crate) const ALL: [GapReason; 12] = [
         GapReason::Truncated,
         GapReason::Rewritten,
         GapReason::Vanished,
@@ -57,7 +57,7 @@ impl GapReason {
     ];
 
     /// The word in `watchline.gap.reason` and in metrics.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             GapReason::Truncated => "truncated",
             GapReason::Rewritten => "rewritten",
@@ -77,26 +77,26 @@ impl GapReason {
 
 /// One known loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
+pub(crate) struct Gap {
     /// Why.
-    pub reason: GapReason,
+    pub(crate) reason: GapReason,
     /// How many records, where that is known.
-    pub records: Option<u64>,
+    pub(crate) records: Option<u64>,
     /// How many bytes; 0 where that is not known.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The source it concerns.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
     /// The file it concerns.
-    pub path: Option<String>,
+    pub(crate) path: Option<String>,
     /// Byte offsets within the file, end exclusive.
-    pub range: Option<(u64, u64)>,
+    pub(crate) range: Option<(u64, u64)>,
     /// For people: one line, without event contents.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 impl Gap {
     /// A gap of which nothing more is known than why.
-    pub fn new(reason: GapReason, detail: impl Into<String>) -> Gap {
+    pub(crate) fn new(reason: GapReason, detail: impl Into<String>) -> Gap {
         let (records, bytes, source, path, range) = (None, 0, None, None, None);
         Gap {
             reason,

@@ -71,7 +71,11 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(board: Arc<Board>) -> Inbox {
-        Inbox { state: Mutex::default(), wake: Condvar::new(), board }
+        Inbox {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            board,
+        }
     }
 
     /// Waits for news, at most until `rest.until`, and takes them.
@@ -89,9 +93,15 @@ impl Inbox {
                 state.rest = None;
                 return std::mem::take(&mut state.news);
             }
-            let until = if hinted { rest.until.min(rest.linger_until) } else { rest.until };
+            let until = if hinted {
+                rest.until.min(rest.linger_until)
+            } else {
+                rest.until
+            };
             state.rest = Some(rest);
-            let waited = self.wake.wait_timeout(state, until.saturating_duration_since(now));
+            let waited = self
+                .wake
+                .wait_timeout(state, until.saturating_duration_since(now));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -158,13 +168,23 @@ impl Owner for Inbox {
 
 /// The gap that a batch set aside is.
 pub(crate) fn set_aside_gap(set_aside: &SetAside) -> Gap {
-    let SetAside { lane, reason, detail, events, file, .. } = set_aside;
+    let SetAside {
+        lane,
+        reason,
+        detail,
+        events,
+        file,
+        ..
+    } = set_aside;
     let detail = format!(
         "the next hop refused a batch of the {lane} lane ({}: {detail}); its bytes are kept in {}",
         reason.word(),
         file.display()
     );
-    Gap { records: Some(*events), ..Gap::new(GapReason::SetAside, detail) }
+    Gap {
+        records: Some(*events),
+        ..Gap::new(GapReason::SetAside, detail)
+    }
 }
 
 /// A moment far enough away for "never".

@@ -14,17 +14,17 @@ use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 /// One `[[alert]]`, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AlertRule {
+pub(crate) struct AlertRule {
     /// Travels with the event as `watchline.alert.rule`.
-    pub name: String,
+    pub(crate) name: String,
     /// Regular expressions over the bytes of one record; any of them. Empty: the severity alone decides.
-    pub matches: Vec<String>,
+    pub(crate) matches: Vec<String>,
     /// Names of the sources it applies to; empty: all.
-    pub sources: Vec<String>,
+    pub(crate) sources: Vec<String>,
     /// OpenTelemetry severity number, 1 to 24.
-    pub min_severity: Option<u8>,
+    pub(crate) min_severity: Option<u8>,
     /// Alerts a second.
-    pub max_rate: u32,
+    pub(crate) max_rate: u32,
 }
 
 /// Index of a rule among the configured ones.

@@ -16,7 +16,9 @@ use watchline_node::{
     health::{self, Checks, Endpoints, register_build_info},
     identity::{Identity, Refusals},
     lifecycle::{Systemd, Version},
-    uplink::{Backlog, NoChains, Queue, TcpConnector, Uplink, UplinkConfig, UplinkMetrics, UplinkStatus},
+    uplink::{
+        Backlog, NoChains, Queue, TcpConnector, Uplink, UplinkConfig, UplinkMetrics, UplinkStatus,
+    },
 };
 use watchline_proto::Role;
 use watchline_spool::{Options, RealDisk, Spool, View};
@@ -55,10 +57,14 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let identity = Identity::load(&config.identity).context("[identity]")?;
     let own_id = identity.current().id.clone();
-    ensure!(own_id.role() == Role::Forwarder, "the certificate is not a forwarder's: {own_id}");
+    ensure!(
+        own_id.role() == Role::Forwarder,
+        "the certificate is not a forwarder's: {own_id}"
+    );
     let options = spool_options(&config.spool);
     let margin_bytes = 2 * options.segment_bytes;
-    let (spool, recovery) = Spool::open(Arc::new(RealDisk), &config.spool.directory, options).context("open the spool")?;
+    let (spool, recovery) = Spool::open(Arc::new(RealDisk), &config.spool.directory, options)
+        .context("open the spool")?;
     let view = spool.view();
 
     let mut registry = Registry::default();
@@ -73,7 +79,8 @@ pub async fn run(
     let board = Arc::new(Board::default());
     let inbox = Arc::new(Inbox::new(Arc::clone(&board)));
     let (watch_directories, hints) =
-        watcher::start(Arc::clone(&inbox), Arc::clone(&board), metrics.clone()).context("start the hints' thread")?;
+        watcher::start(Arc::clone(&inbox), Arc::clone(&board), metrics.clone())
+            .context("start the hints' thread")?;
     let reader = spool.reader(READER);
     let named = identity.clone();
     let parts = Parts {
@@ -99,12 +106,14 @@ pub async fn run(
     let (reader_done, mut reader_ended) = oneshot::channel();
     let reader_thread = {
         let (inbox, line_stop) = (Arc::clone(&inbox), line_stop.clone());
-        thread::Builder::new().name("reader".to_owned()).spawn(move || {
-            let ended = pipeline::thread::run(pipeline, &inbox, || line_stop.cancel());
-            // Nobody waits any more: the process is ending.
-            let _ = reader_done.send(());
-            ended
-        })
+        thread::Builder::new()
+            .name("reader".to_owned())
+            .spawn(move || {
+                let ended = pipeline::thread::run(pipeline, &inbox, || line_stop.cancel());
+                // Nobody waits any more: the process is ending.
+                let _ = reader_done.send(());
+                ended
+            })
     }
     .context("start the reader's thread")?;
 
@@ -224,7 +233,10 @@ fn spool_options(config: &SpoolConfig) -> Options {
 }
 
 fn own_files(config: &Config) -> OwnFiles {
-    OwnFiles::new(vec![config.identity.private_key.clone()], vec![config.spool.directory.clone()])
+    OwnFiles::new(
+        vec![config.identity.private_key.clone()],
+        vec![config.spool.directory.clone()],
+    )
 }
 
 /// Takes what may change from the file as it is now; an invalid one changes nothing.
@@ -241,7 +253,10 @@ fn reload(
             for problem in &problems.0 {
                 tracing::error!(%problem, "configuration is not taken, the last good one stays");
             }
-            (problems.0.iter().map(ToString::to_string).collect(), Vec::new())
+            (
+                problems.0.iter().map(ToString::to_string).collect(),
+                Vec::new(),
+            )
         }
         Ok(new) => {
             let needs_restart = in_force.needs_restart(&new);
@@ -284,9 +299,19 @@ struct Line {
 
 /// Keeps one uplink running; another one with each change of `[uplink]`, after the one before has ended.
 async fn keep_line(line: Line) {
-    let Line { mut wanted, quarantine, identity, view, reader, inbox, metrics, status, stop } = line;
-    let mut reader = Some(reader);
-    while !stop.is_cancelled() || reader.is_some() {
+    let Line {
+        mut wanted,
+        quarantine,
+        identity,
+        view,
+        reader,
+        inbox,
+        metrics,
+        status,
+        stop,
+    } = line;
+    // Once at least, so that what is spooled is offered even when the stop comes before the start.
+    loop {
         let line = wanted.borrow_and_update().clone();
         let config = UplinkConfig {
             heartbeat: line.heartbeat,
@@ -296,12 +321,20 @@ async fn keep_line(line: Line) {
             ..UplinkConfig::new(READER, line.collectors, quarantine.clone())
         };
         let queue = Queue {
-            reader: reader.take().unwrap_or_else(|| view.reader(READER)),
+            reader: reader.another(READER),
             view: view.clone(),
             name: READER.to_owned(),
         };
         let owner = Arc::clone(&inbox);
-        let uplink = Uplink::new(config, identity.clone(), queue, owner, Arc::new(NoChains), TcpConnector, &metrics);
+        let uplink = Uplink::new(
+            config,
+            identity.clone(),
+            queue,
+            owner,
+            Arc::new(NoChains),
+            TcpConnector,
+            &metrics,
+        );
         let mut changes = uplink.status();
         let this_stop = stop.child_token();
         let mut running = std::pin::pin!(uplink.run(this_stop.clone()));
@@ -319,6 +352,9 @@ async fn keep_line(line: Line) {
                 }
             }
         }
+        if stop.is_cancelled() {
+            return;
+        }
     }
 }
 
@@ -330,7 +366,15 @@ fn host_facts() -> BTreeMap<String, String> {
         fact("host.name", uname.nodename().to_string_lossy()),
         fact("host.arch", uname.machine().to_string_lossy()),
         fact("os.type", "linux".into()),
-        fact("os.description", format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()).into()),
+        fact(
+            "os.description",
+            format!(
+                "{} {}",
+                uname.sysname().to_string_lossy(),
+                uname.release().to_string_lossy()
+            )
+            .into(),
+        ),
     ])
 }
 
@@ -348,7 +392,11 @@ async fn set_checks(standing: Arc<Standing>, stop: CancellationToken) {
                     std::future::pending::<()>().await;
                 }
                 let now = line.borrow_and_update();
-                let now = Some((now.connected_to.clone(), now.parked.clone(), now.throttled.clone()));
+                let now = Some((
+                    now.connected_to.clone(),
+                    now.parked.clone(),
+                    now.throttled.clone(),
+                ));
                 if now != seen {
                     seen = now;
                     return;

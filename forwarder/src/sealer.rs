@@ -32,7 +32,10 @@ pub(crate) struct Sealing {
 impl Sealing {
     /// The state to store in the frame that holds the items.
     pub(crate) fn state(&self) -> (Bytes, Option<Bytes>) {
-        (Bytes::from_static(EPOCH_KEY), Some(self.chain.encode_state().into()))
+        (
+            Bytes::from_static(EPOCH_KEY),
+            Some(self.chain.encode_state().into()),
+        )
     }
 }
 
@@ -54,7 +57,11 @@ pub(crate) struct Sealer {
 
 impl Sealer {
     /// Begins a new epoch behind the one whose state `stored` is.
-    pub(crate) fn start(sealer: SpiffeId, stored: Option<&[u8]>, labels: BTreeMap<String, String>) -> Sealer {
+    pub(crate) fn start(
+        sealer: SpiffeId,
+        stored: Option<&[u8]>,
+        labels: BTreeMap<String, String>,
+    ) -> Sealer {
         let chain = match stored.map(EpochChain::decode_state) {
             None => EpochChain::start(sealer, Epoch::random()),
             Some(Ok(before)) => before.succeed(sealer, Epoch::random()),
@@ -64,12 +71,18 @@ impl Sealer {
             }
         };
         tracing::info!(epoch = %chain.epoch(), previous = ?chain.previous_epoch().map(|previous| previous.epoch), "new epoch");
-        Sealer { chain, labels, clock: ClockState::Unknown }
+        Sealer {
+            chain,
+            labels,
+            clock: ClockState::Unknown,
+        }
     }
 
     /// The sealer of an epoch as it was stored.
     pub(crate) fn stored_name(stored: &[u8]) -> Option<SpiffeId> {
-        EpochChain::decode_state(stored).ok().map(|chain| chain.sealer().clone())
+        EpochChain::decode_state(stored)
+            .ok()
+            .map(|chain| chain.sealer().clone())
     }
 
     pub(crate) fn chain(&self) -> &EpochChain {
@@ -77,8 +90,16 @@ impl Sealer {
     }
 
     /// Seals payloads in their order; the first seal carries `voids`.
-    pub(crate) fn seal(&self, payloads: &[(Lane, Payload)], voids: &[Void], now_unix_nano: i64) -> Result<Sealing, SealError> {
-        let mut sealing = Sealing { chain: self.chain.clone(), items: Vec::with_capacity(payloads.len()) };
+    pub(crate) fn seal(
+        &self,
+        payloads: &[(Lane, Payload)],
+        voids: &[Void],
+        now_unix_nano: i64,
+    ) -> Result<Sealing, SealError> {
+        let mut sealing = Sealing {
+            chain: self.chain.clone(),
+            items: Vec::with_capacity(payloads.len()),
+        };
         for (no, (lane, payload)) in payloads.iter().enumerate() {
             let sealed = sealing.chain.seal(Draft {
                 lane: *lane,
@@ -96,11 +117,18 @@ impl Sealer {
 
     /// A sealing with nothing in it yet, for [`Sealer::seal_anew`].
     pub(crate) fn sealing(&self) -> Sealing {
-        Sealing { chain: self.chain.clone(), items: Vec::new() }
+        Sealing {
+            chain: self.chain.clone(),
+            items: Vec::new(),
+        }
     }
 
     /// Seals a stored item anew, at the end of the chain of `sealing`: the same payload, labels, times and voids.
-    pub(crate) fn seal_anew(&self, sealing: &mut Sealing, item: Bytes) -> Result<Lane, ResealError> {
+    pub(crate) fn seal_anew(
+        &self,
+        sealing: &mut Sealing,
+        item: Bytes,
+    ) -> Result<Lane, ResealError> {
         let batch = stored::decode(item).map_err(ResealError::Stored)?;
         let before = Seal::decode(&batch.seal).map_err(ResealError::Seal)?;
         let payload = Payload {
@@ -119,7 +147,10 @@ impl Sealer {
         };
         let sealed = sealing.chain.seal(draft).map_err(ResealError::Seal)?;
         let bytes = stored::encode(&stored::unsigned(sealed.bytes, payload.bytes));
-        sealing.items.push(SealedItem { lane: before.lane, bytes });
+        sealing.items.push(SealedItem {
+            lane: before.lane,
+            bytes,
+        });
         Ok(before.lane)
     }
 
@@ -130,18 +161,27 @@ impl Sealer {
 
     /// Begins another epoch, behind the one whose state the spool holds.
     pub(crate) fn next_epoch(&mut self, sealer: SpiffeId, stored: Option<&[u8]>) {
-        *self = Sealer { clock: self.clock, ..Sealer::start(sealer, stored, std::mem::take(&mut self.labels)) };
+        *self = Sealer {
+            clock: self.clock,
+            ..Sealer::start(sealer, stored, std::mem::take(&mut self.labels))
+        };
     }
 }
 
 /// The batches of a segment that is given up, as ranges that say so: one for each run of sequence numbers. Items that cannot be
 /// read are left out; the gap counts them.
-pub(crate) fn voids_of<'a>(items: impl Iterator<Item = &'a Bytes>, reason: &str) -> (Vec<Void>, u64) {
+pub(crate) fn voids_of<'a>(
+    items: impl Iterator<Item = &'a Bytes>,
+    reason: &str,
+) -> (Vec<Void>, u64) {
     let mut voids: Vec<Void> = Vec::new();
     let mut events = 0;
     for item in items {
         let Some((seal, hash)) = stored::decode(item.clone()).ok().and_then(|batch| {
-            Some((Seal::decode(&batch.seal).ok()?, watchline_proto::Hash::of(&batch.seal)))
+            Some((
+                Seal::decode(&batch.seal).ok()?,
+                watchline_proto::Hash::of(&batch.seal),
+            ))
         }) else {
             continue;
         };

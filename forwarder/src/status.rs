@@ -1,9 +1,6 @@
 //! What `/status` answers, and the checks behind `/readyz`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -133,7 +130,11 @@ impl Standing {
     pub(crate) fn status(&self) -> serde_json::Value {
         let line = self.line.borrow().clone();
         let backlog = self.view.backlog(READER);
-        let acknowledged = self.view.mark(READER).map(|mark| mark.next).unwrap_or_default();
+        let acknowledged = self
+            .view
+            .mark(READER)
+            .map(|mark| mark.next)
+            .unwrap_or_default();
         let posted = self.board.posted().clone();
         let epoch = posted.epoch();
         let lane = |lane: Lane| {
@@ -151,8 +152,20 @@ impl Standing {
             }
         };
         let check = |(name, state): (&'static str, CheckState)| match state {
-            CheckState::Ok => (name, Check { ok: true, reason: None }),
-            CheckState::Failing { reason } => (name, Check { ok: false, reason: Some(reason) }),
+            CheckState::Ok => (
+                name,
+                Check {
+                    ok: true,
+                    reason: None,
+                },
+            ),
+            CheckState::Failing { reason } => (
+                name,
+                Check {
+                    ok: false,
+                    reason: Some(reason),
+                },
+            ),
         };
         let status = Status {
             program: "watchline-forwarder",
@@ -163,7 +176,10 @@ impl Standing {
             time_unix_nano: Moment::now().unix_nano,
             started_unix_nano: self.started.unix_nano,
             epoch: epoch.map(|(epoch, _)| epoch.to_string()),
-            lanes: Lanes { alert: lane(Lane::Alert), routine: lane(Lane::Routine) },
+            lanes: Lanes {
+                alert: lane(Lane::Alert),
+                routine: lane(Lane::Routine),
+            },
             uplink: Line {
                 connected_to: line.connected_to,
                 since_unix_nano: line.since_unix_nano,
@@ -180,7 +196,11 @@ impl Standing {
                 blocked: posted.blocked.as_ref().map(said),
             },
             sources: posted.sources,
-            hints: if posted.no_hints.is_none() { "kernel" } else { "none: looked at once a scan interval" },
+            hints: if posted.no_hints.is_none() {
+                "kernel"
+            } else {
+                "none: looked at once a scan interval"
+            },
             no_hints: posted.no_hints,
             configuration: self.configuration.borrow().clone(),
         };
@@ -195,7 +215,9 @@ impl Standing {
         match (&line.parked, &line.connected_to, &line.throttled) {
             (Some(why), ..) => checks.failing("uplink", why.clone()),
             (None, Some(_), None) => checks.ok("uplink"),
-            (None, Some(_), Some(why)) => checks.failing("uplink", format!("the next hop asks to hold back: {why}")),
+            (None, Some(_), Some(why)) => {
+                checks.failing("uplink", format!("the next hop asks to hold back: {why}"))
+            }
             (None, None, _) => {
                 let why = line.last_error.as_deref().unwrap_or("no answer yet");
                 checks.failing("uplink", format!("not connected: {why}"));
@@ -204,11 +226,16 @@ impl Standing {
         let posted = self.board.posted();
         match &posted.blocked {
             None => checks.ok("spool"),
-            Some(Blocked::Full) => checks.failing("spool", "full: reading waits until the next hop has acknowledged more"),
+            Some(Blocked::Full) => checks.failing(
+                "spool",
+                "full: reading waits until the next hop has acknowledged more",
+            ),
             Some(Blocked::Disk(why)) => checks.failing("spool", why.clone()),
         }
         match posted.looked_at {
-            Some(at) if now.at.saturating_duration_since(at) <= LOOKS_WITHIN => checks.ok("sources"),
+            Some(at) if now.at.saturating_duration_since(at) <= LOOKS_WITHIN => {
+                checks.ok("sources")
+            }
             Some(at) => {
                 let seconds = now.at.saturating_duration_since(at).as_secs();
                 checks.failing("sources", format!("not looked at for {seconds} s"));
@@ -217,12 +244,25 @@ impl Standing {
         }
         drop(posted);
         let backlog = self.view.backlog(READER);
-        let oldest = backlog.iter().map(|lane| lane.oldest_unix_nano).filter(|&oldest| oldest > 0).min();
-        let quiet_since = oldest.map_or(now.unix_nano, |oldest| oldest.max(line.last_ack_unix_nano));
-        let quiet = Duration::from_nanos(u64::try_from(now.unix_nano.saturating_sub(quiet_since)).unwrap_or(0));
+        let oldest = backlog
+            .iter()
+            .map(|lane| lane.oldest_unix_nano)
+            .filter(|&oldest| oldest > 0)
+            .min();
+        let quiet_since =
+            oldest.map_or(now.unix_nano, |oldest| oldest.max(line.last_ack_unix_nano));
+        let quiet = Duration::from_nanos(
+            u64::try_from(now.unix_nano.saturating_sub(quiet_since)).unwrap_or(0),
+        );
         if quiet > BACKLOG_MOVES_WITHIN {
             let bytes: u64 = backlog.iter().map(|lane| lane.bytes).sum();
-            checks.failing("backlog", format!("{bytes} bytes wait, nothing was acknowledged for {} s", quiet.as_secs()));
+            checks.failing(
+                "backlog",
+                format!(
+                    "{bytes} bytes wait, nothing was acknowledged for {} s",
+                    quiet.as_secs()
+                ),
+            );
         } else {
             checks.ok("backlog");
         }
@@ -235,4 +275,3 @@ fn said(blocked: &Blocked) -> String {
         Blocked::Disk(why) => why.clone(),
     }
 }
-

@@ -47,11 +47,17 @@ fn keep_watches(
         metrics.hints_on.set(why.is_none().into());
         let news = why.is_some() && board.posted().no_hints != why;
         if news {
-            tracing::warn!(why, "no hints from the kernel: sources are looked at once a scan interval");
+            tracing::warn!(
+                why,
+                "no hints from the kernel: sources are looked at once a scan interval"
+            );
         }
         board.post(|posted| posted.no_hints = why);
     };
-    let handler = Hinter { inbox: Arc::clone(inbox), awake_since: Instant::now() };
+    let handler = Hinter {
+        inbox: Arc::clone(inbox),
+        awake_since: Instant::now(),
+    };
     let mut watcher = match notify::recommended_watcher(handler) {
         Ok(watcher) => watcher,
         Err(error) => {
@@ -67,7 +73,8 @@ fn keep_watches(
             let _ = watcher.unwatch(gone);
         }
         watched.retain(|directory| wanted.contains(directory));
-        let mut why = (wanted.len() > MAX_WATCHED).then(|| format!("more than {MAX_WATCHED} directories"));
+        let mut why =
+            (wanted.len() > MAX_WATCHED).then(|| format!("more than {MAX_WATCHED} directories"));
         for directory in wanted {
             if watched.len() >= MAX_WATCHED || watched.contains(&directory) {
                 continue;
@@ -100,13 +107,19 @@ impl EventHandler for Hinter {
         }
         match event.kind {
             EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => {
-                self.inbox.hint(|hints| event.paths.into_iter().for_each(|path| hints.written(path)));
+                self.inbox
+                    .hint(|hints| event.paths.into_iter().for_each(|path| hints.written(path)));
             }
-            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
-                self.inbox.hint(|hints| event.paths.iter().for_each(|path| hints.renamed(path)));
+            EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => {
+                self.inbox
+                    .hint(|hints| event.paths.iter().for_each(|path| hints.renamed(path)));
             }
             // Our own opening and reading is among these: hints for it would feed themselves.
-            EventKind::Access(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => return,
+            EventKind::Access(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
+                return;
+            }
         }
         if self.awake_since.elapsed() > BURST {
             thread::sleep(PAUSE);

@@ -11,40 +11,75 @@ use crate::{
 };
 
 /// OpenTelemetry's severities by name, each with the lowest of its numbers.
-const SEVERITIES: [(&str, u8); 6] = [("TRACE", 1), ("DEBUG", 5), ("INFO", 9), ("WARN", 13), ("ERROR", 17), ("FATAL", 21)];
+const SEVERITIES: [(&str, u8); 6] = [
+    ("TRACE", 1),
+    ("DEBUG", 5),
+    ("INFO", 9),
+    ("WARN", 13),
+    ("ERROR", 17),
+    ("FATAL", 21),
+];
 
 /// All rules that are right; the others have been reported.
 pub(super) fn read(root: &mut Section<'_>, sources: &[SourceConfig]) -> Vec<AlertRule> {
     let mut names = BTreeSet::new();
     let sections = root.tables("alert");
-    sections.into_iter().filter_map(|mut section| read_one(&mut section, sources, &mut names)).collect()
+    sections
+        .into_iter()
+        .filter_map(|mut section| read_one(&mut section, sources, &mut names))
+        .collect()
 }
 
-fn read_one(section: &mut Section<'_>, sources: &[SourceConfig], names: &mut BTreeSet<String>) -> Option<AlertRule> {
+fn read_one(
+    section: &mut Section<'_>,
+    sources: &[SourceConfig],
+    names: &mut BTreeSet<String>,
+) -> Option<AlertRule> {
     let name = section.required_text("name");
     if let Some(name) = &name
         && !names.insert(name.value.clone())
     {
-        section.problem_at(name.span.clone(), format!("`name`: there is another rule {:?}", name.value));
+        section.problem_at(
+            name.span.clone(),
+            format!("`name`: there is another rule {:?}", name.value),
+        );
     }
     let matches = section.strings("matches");
     for text in &matches {
         if let Err(error) = check_pattern(&text.value) {
             // The error draws the pattern with a mark under the place; here it has to be one line.
-            let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            section.problem_at(text.span.clone(), format!("`matches`: {:?} is not a regular expression: {why}", text.value));
+            let why = error
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            section.problem_at(
+                text.span.clone(),
+                format!(
+                    "`matches`: {:?} is not a regular expression: {why}",
+                    text.value
+                ),
+            );
         }
     }
     let only = section.strings("sources");
     for text in &only {
         if !sources.iter().any(|source| source.name() == text.value) {
-            section.problem_at(text.span.clone(), format!("`sources`: there is no source {:?}", text.value));
+            section.problem_at(
+                text.span.clone(),
+                format!("`sources`: there is no source {:?}", text.value),
+            );
         }
     }
     let min_severity = section.choice("min_severity", &SEVERITIES);
-    let max_rate = section.integer("max_rate", 1..=100_000).unwrap_or(default::MAX_RATE);
+    let max_rate = section
+        .integer("max_rate", 1..=100_000)
+        .unwrap_or(default::MAX_RATE);
     if matches.is_empty() && !section.has("min_severity") {
-        section.problem("matches", "a rule needs `matches` or `min_severity`: this one would match nothing".to_owned());
+        section.problem(
+            "matches",
+            "a rule needs `matches` or `min_severity`: this one would match nothing".to_owned(),
+        );
     }
     Some(AlertRule {
         name: name?.value,

@@ -107,7 +107,8 @@ pub struct BatchConfig {
 mod default {
     use super::*;
 
-    pub(super) const HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7480);
+    pub(super) const HEALTH: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7480);
     pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
     pub(super) const GRACE: Duration = Duration::from_secs(5);
     pub(super) const SPOOL_BYTES: u64 = 1 << 30;
@@ -129,17 +130,34 @@ impl Config {
 
     pub(crate) fn from_document(document: Document) -> Result<Config, Problems> {
         let mut root = document.root();
-        let identity = root.required_table("identity").and_then(|mut section| IdentityConfig::read(&mut section));
-        let uplink = root.required_table("uplink").and_then(|mut section| LineConfig::read(&mut section));
-        let spool = root.required_table("spool").and_then(|mut section| SpoolConfig::read(&mut section));
-        let health = root.table("health").and_then(|mut section| section.address("listen"));
-        let batch = root.table("batch").map(|mut section| BatchConfig::read(&mut section));
+        let identity = root
+            .required_table("identity")
+            .and_then(|mut section| IdentityConfig::read(&mut section));
+        let uplink = root
+            .required_table("uplink")
+            .and_then(|mut section| LineConfig::read(&mut section));
+        let spool = root
+            .required_table("spool")
+            .and_then(|mut section| SpoolConfig::read(&mut section));
+        let health = root
+            .table("health")
+            .and_then(|mut section| section.address("listen"));
+        let batch = root
+            .table("batch")
+            .map(|mut section| BatchConfig::read(&mut section));
         let scan = root.table("scan");
         let scan_interval = scan.and_then(|mut scan| {
-            scan.duration("interval", Duration::from_millis(100)..=Duration::from_secs(60))
+            scan.duration(
+                "interval",
+                Duration::from_millis(100)..=Duration::from_secs(60),
+            )
         });
-        let labels = root.table("labels").map(|mut section| read_labels(&mut section));
-        let max_record_bytes = spool.as_ref().map_or(u64::MAX, |spool| spool.max_bytes / 64);
+        let labels = root
+            .table("labels")
+            .map(|mut section| read_labels(&mut section));
+        let max_record_bytes = spool
+            .as_ref()
+            .map_or(u64::MAX, |spool| spool.max_bytes / 64);
         let sources = sources::read(&mut root, max_record_bytes);
         let alerts = alerts::read(&mut root, &sources);
         drop(root);
@@ -148,14 +166,22 @@ impl Config {
         let (Some(identity), Some(uplink), Some(spool)) = (identity, uplink, spool) else {
             return Err(Problems(Vec::new()));
         };
-        let batch = batch.unwrap_or(BatchConfig { max_bytes: default::BATCH_BYTES as usize, linger: default::LINGER });
+        let batch = batch.unwrap_or(BatchConfig {
+            max_bytes: default::BATCH_BYTES as usize,
+            linger: default::LINGER,
+        });
         Ok(Config {
             identity,
             spool,
             health: health.unwrap_or(default::HEALTH),
             batch,
             scan_interval: scan_interval.unwrap_or(default::SCAN_INTERVAL),
-            reloadable: Reloadable { uplink, labels: labels.unwrap_or_default(), sources, alerts },
+            reloadable: Reloadable {
+                uplink,
+                labels: labels.unwrap_or_default(),
+                sources,
+                alerts,
+            },
         })
     }
 
@@ -169,14 +195,21 @@ impl Config {
             ("[batch]", self.batch != other.batch),
             ("[scan]", self.scan_interval != other.scan_interval),
         ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(table, _)| table).collect()
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(table, _)| table)
+            .collect()
     }
 }
 
 impl LineConfig {
     fn read(section: &mut Section<'_>) -> Option<LineConfig> {
         let collectors = section.endpoints("collectors");
-        let heartbeat = section.duration("heartbeat", Duration::from_millis(100)..=Duration::from_secs(300));
+        let heartbeat = section.duration(
+            "heartbeat",
+            Duration::from_millis(100)..=Duration::from_secs(300),
+        );
         let grace = section.duration("grace", Duration::ZERO..=Duration::from_secs(600));
         (!collectors.is_empty()).then(|| LineConfig {
             collectors,
@@ -190,13 +223,18 @@ impl SpoolConfig {
     fn read(section: &mut Section<'_>) -> Option<SpoolConfig> {
         let directory = section.required_path("directory");
         let max_bytes = section.size("max_size", 16 * MIB..=1 << 50);
-        let when_full =
-            section.choice("when_full", &[("block", WhenFull::Block), ("drop_oldest", WhenFull::DropOldest)]);
+        let when_full = section.choice(
+            "when_full",
+            &[
+                ("block", WhenFull::Block),
+                ("drop_oldest", WhenFull::DropOldest),
+            ],
+        );
         let sync = match section.text("sync") {
             Some(text) if text.value == "always" => Some(Sync::Always),
-            Some(_) => {
-                section.duration("sync", Duration::from_millis(10)..=Duration::from_secs(60)).map(Sync::Every)
-            }
+            Some(_) => section
+                .duration("sync", Duration::from_millis(10)..=Duration::from_secs(60))
+                .map(Sync::Every),
             None => None,
         };
         Some(SpoolConfig {

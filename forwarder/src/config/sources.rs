@@ -1,9 +1,6 @@
 //! `[[source]]`
 
-use std::{
-    collections::BTreeSet,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use watchline_node::config::{Section, Text};
 use watchline_proto::MAX_RECORD_BYTES;
@@ -26,21 +23,36 @@ enum Kind {
 pub(super) fn read(root: &mut Section<'_>, max_record_bytes: u64) -> Vec<SourceConfig> {
     let mut names = BTreeSet::new();
     let sections = root.required_tables("source");
-    sections.into_iter().filter_map(|mut section| read_one(&mut section, &mut names, max_record_bytes)).collect()
+    sections
+        .into_iter()
+        .filter_map(|mut section| read_one(&mut section, &mut names, max_record_bytes))
+        .collect()
 }
 
-fn read_one(section: &mut Section<'_>, names: &mut BTreeSet<String>, max_record_bytes: u64) -> Option<SourceConfig> {
-    let name = section.required_text("name").and_then(|text| check_name(section, &text, names));
+fn read_one(
+    section: &mut Section<'_>,
+    names: &mut BTreeSet<String>,
+    max_record_bytes: u64,
+) -> Option<SourceConfig> {
+    let name = section
+        .required_text("name")
+        .and_then(|text| check_name(section, &text, names));
     let kind = if section.has("kind") {
         section.choice("kind", &[("file", Kind::File)])
     } else {
-        section.problem("kind", "missing key `kind` in [[source]], like: kind = \"file\"".to_owned());
+        section.problem(
+            "kind",
+            "missing key `kind` in [[source]], like: kind = \"file\"".to_owned(),
+        );
         None
     };
     // The keys are those of the one kind there is, also where the kind is wrong: fewer things to complain about.
     let file = read_file(section, max_record_bytes);
     match kind? {
-        Kind::File => Some(SourceConfig::File(FileConfig { name: name?, ..file? })),
+        Kind::File => Some(SourceConfig::File(FileConfig {
+            name: name?,
+            ..file?
+        })),
     }
 }
 
@@ -48,7 +60,9 @@ fn check_name(section: &Section<'_>, text: &Text, names: &mut BTreeSet<String>) 
     let name = &text.value;
     let right = name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let message = if !right {
         "`name` must be 1 to 63 letters, digits, `.`, `_` or `-`, the first of them a letter or digit".to_owned()
     } else if name == OWN {
@@ -64,7 +78,10 @@ fn check_name(section: &Section<'_>, text: &Text, names: &mut BTreeSet<String>) 
 
 fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileConfig> {
     let texts = section.required_strings("paths");
-    let paths: Vec<PathPattern> = texts.iter().filter_map(|text| read_pattern(section, text)).collect();
+    let paths: Vec<PathPattern> = texts
+        .iter()
+        .filter_map(|text| read_pattern(section, text))
+        .collect();
     let excludes = section.strings("exclude");
     for text in &excludes {
         if let Err(error) = Excludes::parse(std::slice::from_ref(&text.value)) {
@@ -72,13 +89,22 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         }
     }
     let excludes: Vec<String> = excludes.into_iter().map(|text| text.value).collect();
-    let start_at = section.choice("start_at", &[("beginning", StartAt::Beginning), ("end", StartAt::End)]);
-    let max_record = section.size("max_record", 1024..=MAX_RECORD_BYTES as u64).map_or(default::MAX_RECORD, |size| size.0);
+    let start_at = section.choice(
+        "start_at",
+        &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
+    );
+    let max_record = section
+        .size("max_record", 1024..=MAX_RECORD_BYTES as u64)
+        .map_or(default::MAX_RECORD, |size| size.0);
     if max_record > max_record_bytes {
-        let message = "`max_record` must be at most a sixty-fourth of [spool] `max_size`".to_owned();
+        let message =
+            "`max_record` must be at most a sixty-fourth of [spool] `max_size`".to_owned();
         section.problem("max_record", message);
     }
-    let idle_flush = section.duration("idle_flush", Duration::from_millis(100)..=Duration::from_secs(3600));
+    let idle_flush = section.duration(
+        "idle_flush",
+        Duration::from_millis(100)..=Duration::from_secs(3600),
+    );
     (!paths.is_empty()).then(|| FileConfig {
         name: String::new(),
         paths,
@@ -93,6 +119,9 @@ fn read_pattern(section: &Section<'_>, text: &Text) -> Option<PathPattern> {
     let path = section.resolve("paths", text)?;
     let absolute = std::path::absolute(&path).unwrap_or(path);
     let pattern = absolute.to_str().ok_or_else(|| "is not UTF-8".to_owned());
-    let pattern = pattern.and_then(|pattern| PathPattern::parse(pattern).map_err(|error| error.to_string()));
-    pattern.map_err(|error| section.problem_at(text.span.clone(), format!("`paths`: {error}"))).ok()
+    let pattern =
+        pattern.and_then(|pattern| PathPattern::parse(pattern).map_err(|error| error.to_string()));
+    pattern
+        .map_err(|error| section.problem_at(text.span.clone(), format!("`paths`: {error}")))
+        .ok()
 }

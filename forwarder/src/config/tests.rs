@@ -2,7 +2,8 @@ use super::*;
 
 fn read(text: &str) -> Result<Config, Vec<String>> {
     let document = Document::parse("/etc/watchline/forwarder.toml", text).unwrap();
-    Config::from_document(document).map_err(|problems| problems.0.iter().map(ToString::to_string).collect())
+    Config::from_document(document)
+        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect())
 }
 
 const LEAST: &str = "[identity]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\"\ntrust_anchors = \"ca.pem\"\n\
@@ -13,9 +14,21 @@ const LEAST: &str = "[identity]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\
 fn what_is_left_out_has_a_default_and_paths_are_relative_to_the_file() {
     let config = read(LEAST).unwrap();
     assert_eq!(config.health.to_string(), "127.0.0.1:7480");
-    let SpoolConfig { directory, max_bytes, when_full, sync } = config.spool;
+    let SpoolConfig {
+        directory,
+        max_bytes,
+        when_full,
+        sync,
+    } = config.spool;
     assert_eq!(directory, Path::new("/etc/watchline/spool"));
-    assert_eq!((max_bytes, when_full, sync), (1 << 30, WhenFull::Block, Sync::Every(Duration::from_secs(1))));
+    assert_eq!(
+        (max_bytes, when_full, sync),
+        (
+            1 << 30,
+            WhenFull::Block,
+            Sync::Every(Duration::from_secs(1))
+        )
+    );
     assert_eq!(config.reloadable.uplink.heartbeat, Duration::from_secs(5));
     let SourceConfig::File(file) = &config.reloadable.sources[0];
     assert_eq!(file.paths[1].as_str(), "/etc/watchline/../logs/*.log");
@@ -26,13 +39,24 @@ fn what_is_left_out_has_a_default_and_paths_are_relative_to_the_file() {
 fn the_sample_is_right_as_it_stands_and_with_everything_that_is_commented_out() {
     let sample = include_str!("../../../deploy/forwarder.toml");
     read(sample).unwrap();
-    let all: Vec<&str> = sample.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect();
+    let all: Vec<&str> = sample
+        .lines()
+        .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+        .collect();
     let config = read(&all.join("\n")).unwrap();
     assert_eq!(config.reloadable.alerts.len(), 2);
     let default = read(sample).unwrap();
-    assert!(config.needs_restart(&default).is_empty(), "what is commented out is the default");
-    let Reloadable { uplink, sources, .. } = default.reloadable;
-    assert_eq!((config.reloadable.uplink, config.reloadable.sources), (uplink, sources));
+    assert!(
+        config.needs_restart(&default).is_empty(),
+        "what is commented out is the default"
+    );
+    let Reloadable {
+        uplink, sources, ..
+    } = default.reloadable;
+    assert_eq!(
+        (config.reloadable.uplink, config.reloadable.sources),
+        (uplink, sources)
+    );
 }
 
 #[test]
@@ -45,7 +69,7 @@ fn every_problem_is_reported_with_its_place() {
     let found = read(&text).unwrap_err();
     let begins = [
         "12:10: `paths`: \"[b\" is not a path pattern",
-        "12:18: `paths`: path `/` is not a file",
+        "12:19: `paths`: path `/` is not a file",
         "13:12: `exclude`: \"{a\" is not a path pattern",
         "14:14: `max_record` must be between",
         "15:1: unknown key `start`",
@@ -62,16 +86,30 @@ fn every_problem_is_reported_with_its_place() {
         "31:9: `level` must be a string",
         "33:12: `max_size` must be between",
     ];
-    let found: Vec<&str> = found.iter().map(|problem| problem.split_once(".toml:").unwrap().1).collect();
+    let found: Vec<&str> = found
+        .iter()
+        .map(|problem| problem.split_once(".toml:").unwrap().1)
+        .collect();
     assert_eq!(found.len(), begins.len(), "{found:#?}");
     for (found, begins) in found.iter().zip(begins) {
-        assert!(found.starts_with(begins), "{found}\nshould begin with\n{begins}");
+        assert!(
+            found.starts_with(begins),
+            "{found}\nshould begin with\n{begins}"
+        );
     }
 }
 
 #[test]
 fn a_change_that_needs_a_restart_is_named() {
     let one = read(LEAST).unwrap();
-    let other = read(&LEAST.replace("\"spool\"", "\"pool\"").replace("a.pem", "b.pem").replace("auth.log", "x.log"));
-    assert_eq!(one.needs_restart(&other.unwrap()), ["[identity]", "[spool]"]);
+    let other = read(
+        &LEAST
+            .replace("\"spool\"", "\"pool\"")
+            .replace("a.pem", "b.pem")
+            .replace("auth.log", "x.log"),
+    );
+    assert_eq!(
+        one.needs_restart(&other.unwrap()),
+        ["[identity]", "[spool]"]
+    );
 }

@@ -31,8 +31,9 @@ impl Pipeline {
         if items.is_empty() {
             return Ok(false);
         }
-        let (alerts, routine): (Vec<_>, Vec<_>) =
-            items.into_iter().partition(|(lane, ..)| *lane == Lane::Alert.index());
+        let (alerts, routine): (Vec<_>, Vec<_>) = items
+            .into_iter()
+            .partition(|(lane, ..)| *lane == Lane::Alert.index());
         if !self.append_again(&alerts, now)? || !self.say_dropped(&routine, now)? {
             return Ok(false);
         }
@@ -45,7 +46,11 @@ impl Pipeline {
     }
 
     /// The same sealed batches once more, behind what is there: the next hop stores each of them once.
-    fn append_again(&mut self, alerts: &[(usize, ItemNo, Bytes)], now: Moment) -> Result<bool, DiskFailed> {
+    fn append_again(
+        &mut self,
+        alerts: &[(usize, ItemNo, Bytes)],
+        now: Moment,
+    ) -> Result<bool, DiskFailed> {
         let mut rest = alerts;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -54,9 +59,21 @@ impl Pipeline {
                 bytes <= FRAME_BYTES
             });
             let (some, others) = rest.split_at(fits.count().max(1));
-            let parts: Vec<(usize, [&[u8]; 1])> = some.iter().map(|(lane, _, item)| (*lane, [&item[..]])).collect();
-            let items = parts.iter().map(|(lane, parts)| Item { lane: *lane, parts }).collect();
-            match self.append_frame(Frame { items, ..Frame::default() }, now) {
+            let parts: Vec<(usize, [&[u8]; 1])> = some
+                .iter()
+                .map(|(lane, _, item)| (*lane, [&item[..]]))
+                .collect();
+            let items = parts
+                .iter()
+                .map(|(lane, parts)| Item { lane: *lane, parts })
+                .collect();
+            match self.append_frame(
+                Frame {
+                    items,
+                    ..Frame::default()
+                },
+                now,
+            ) {
                 Ok(()) => {}
                 Err(Refused::Failed(failed)) => return Err(failed),
                 Err(Refused::Full | Refused::NoRoom(_) | Refused::TooLarge(_)) => return Ok(false),
@@ -66,15 +83,24 @@ impl Pipeline {
         Ok(true)
     }
 
-    fn say_dropped(&mut self, routine: &[(usize, ItemNo, Bytes)], now: Moment) -> Result<bool, DiskFailed> {
+    fn say_dropped(
+        &mut self,
+        routine: &[(usize, ItemNo, Bytes)],
+        now: Moment,
+    ) -> Result<bool, DiskFailed> {
         if routine.is_empty() {
             return Ok(true);
         }
         let (voids, events) = voids_of(routine.iter().map(|(.., item)| item), REASON);
         let batches = routine.len();
-        let detail = format!("the spool was full: the oldest {batches} routine batches were given up");
+        let detail =
+            format!("the spool was full: the oldest {batches} routine batches were given up");
         let bytes = routine.iter().map(|(.., item)| item.len() as u64).sum();
-        let gap = Gap { records: Some(events), bytes, ..Gap::new(GapReason::DroppedOldest, detail) };
+        let gap = Gap {
+            records: Some(events),
+            bytes,
+            ..Gap::new(GapReason::DroppedOldest, detail)
+        };
         let mut chunks: Vec<&[_]> = voids.chunks(MAX_VOIDS).collect();
         if chunks.is_empty() {
             chunks.push(&[]);
@@ -96,7 +122,11 @@ impl Pipeline {
                 Err(Refused::Full | Refused::NoRoom(_) | Refused::TooLarge(_)) => return Ok(false),
             }
         }
-        tracing::error!(events, batches, "the spool was full: the oldest routine batches were given up");
+        tracing::error!(
+            events,
+            batches,
+            "the spool was full: the oldest routine batches were given up"
+        );
         self.metrics.gap(&gap);
         Ok(true)
     }

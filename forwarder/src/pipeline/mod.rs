@@ -19,9 +19,9 @@
 
 mod full;
 mod reseal;
-pub(crate) mod thread;
 #[cfg(test)]
 mod tests;
+pub(crate) mod thread;
 
 use std::{
     collections::BTreeSet,
@@ -172,12 +172,24 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Goes on where the spool says, under a new epoch.
     pub(crate) fn new(parts: Parts, settings: Settings, reloadable: Reloadable) -> Pipeline {
-        let Parts { spool, recovery, own, name, clock, board, metrics, watch } = parts;
+        let Parts {
+            spool,
+            recovery,
+            own,
+            name,
+            clock,
+            board,
+            metrics,
+            watch,
+        } = parts;
         let now = clock();
         let lanes = Lanes::new(reloadable.alerts);
         let sources = Sources::open(&reloadable.sources, own, &lanes, &spool);
         let stored = spool.state(EPOCH_KEY);
-        let renamed = stored.as_deref().and_then(Sealer::stored_name).filter(|before| *before != name());
+        let renamed = stored
+            .as_deref()
+            .and_then(Sealer::stored_name)
+            .filter(|before| *before != name());
         let sealer = Sealer::start(name(), stored.as_deref(), reloadable.labels);
         let marked = spool.mark(READER).map(|mark| mark.next).unwrap_or_default();
         let mut pipeline = Pipeline {
@@ -251,12 +263,16 @@ impl Pipeline {
 
     /// Whether everything that was read is sealed and appended.
     pub(crate) fn is_settled(&self) -> bool {
-        self.pending.is_none() && self.owed.is_empty() && self.batch.is_empty() && self.down.is_none()
+        self.pending.is_none()
+            && self.owed.is_empty()
+            && self.batch.is_empty()
+            && self.down.is_none()
     }
 
     /// From now on heartbeats say that this epoch is at its end.
     fn show_closing(&self) {
-        self.board.post(|posted| posted.closing = self.pending.is_none());
+        self.board
+            .post(|posted| posted.closing = self.pending.is_none());
     }
 
     fn take_in(&mut self, news: &mut News, now: Moment) {
@@ -275,7 +291,8 @@ impl Pipeline {
         }
         if let Some(reloadable) = news.reload.take() {
             self.lanes = Lanes::new(reloadable.alerts);
-            self.sources.reconfigure(&reloadable.sources, &self.lanes, &self.spool);
+            self.sources
+                .reconfigure(&reloadable.sources, &self.lanes, &self.spool);
             self.sealer.labels = reloadable.labels;
             self.look_at_everything = true;
         }
@@ -302,14 +319,30 @@ impl Pipeline {
         }
         if !self.stopped {
             let all = tick || std::mem::take(&mut self.look_at_everything);
-            let Pipeline { batch, lanes, buffers, .. } = self;
-            self.sources.look(&news.hints, all, &mut Intake { batch, lanes, buffers, now });
+            let Pipeline {
+                batch,
+                lanes,
+                buffers,
+                ..
+            } = self;
+            self.sources.look(
+                &news.hints,
+                all,
+                &mut Intake {
+                    batch,
+                    lanes,
+                    buffers,
+                    now,
+                },
+            );
             if all {
                 self.show_sources(now);
             }
         }
         self.read(now)?;
-        let waits = self.unmarked_since.is_some_and(|since| now.at.saturating_duration_since(since) >= MARK_WITHIN);
+        let waits = self
+            .unmarked_since
+            .is_some_and(|since| now.at.saturating_duration_since(since) >= MARK_WITHIN);
         if waits || self.blocked.is_some() || self.stopped {
             self.write_marks(now)?;
         }
@@ -322,8 +355,18 @@ impl Pipeline {
         while self.pending.is_none() {
             let mut more = !self.stopped;
             while more && !self.batch.is_due() {
-                let Pipeline { batch, lanes, buffers, .. } = self;
-                more = self.sources.read(&mut Intake { batch, lanes, buffers, now });
+                let Pipeline {
+                    batch,
+                    lanes,
+                    buffers,
+                    ..
+                } = self;
+                more = self.sources.read(&mut Intake {
+                    batch,
+                    lanes,
+                    buffers,
+                    now,
+                });
                 blocks += usize::from(more);
             }
             if !self.batch.is_empty() || self.sources.owes_state() {
@@ -342,12 +385,19 @@ impl Pipeline {
 
     /// Packs what was read and appends it.
     fn close_batch(&mut self, now: Moment) -> Result<(), DiskFailed> {
-        let payloads = Lane::ALL.into_iter().filter_map(|lane| Some((lane, self.batch.finish(lane, now)?)));
+        let payloads = Lane::ALL
+            .into_iter()
+            .filter_map(|lane| Some((lane, self.batch.finish(lane, now)?)));
         let payloads = payloads.collect();
         let mut state = Vec::new();
         self.sources.moved(&mut state);
         let (counts, gaps) = (self.batch.take_counts(), self.batch.take_gaps());
-        self.pending = Some(Pending { payloads, state, counts, gaps });
+        self.pending = Some(Pending {
+            payloads,
+            state,
+            counts,
+            gaps,
+        });
         self.append_pending(now)
     }
 
@@ -369,10 +419,20 @@ impl Pipeline {
         match refused {
             Err(Refused::TooLarge(error)) => {
                 tracing::error!(%error, "a batch cannot be appended");
-                let events = pending.payloads.iter().map(|(_, payload)| u64::from(payload.info.events)).sum();
+                let events = pending
+                    .payloads
+                    .iter()
+                    .map(|(_, payload)| u64::from(payload.info.events))
+                    .sum();
                 let detail = format!("a batch could not be appended: {error}");
-                self.owed.push(Gap { records: Some(events), ..Gap::new(GapReason::Unsealable, detail) });
-                self.pending = Some(Pending { payloads: Vec::new(), ..pending });
+                self.owed.push(Gap {
+                    records: Some(events),
+                    ..Gap::new(GapReason::Unsealable, detail)
+                });
+                self.pending = Some(Pending {
+                    payloads: Vec::new(),
+                    ..pending
+                });
                 Ok(())
             }
             Ok(()) => {
@@ -394,7 +454,13 @@ impl Pipeline {
         for (lane, _) in &pending.payloads {
             self.metrics.sealed(*lane);
         }
-        let Pipeline { board, metrics, sources, sealer, .. } = self;
+        let Pipeline {
+            board,
+            metrics,
+            sources,
+            sealer,
+            ..
+        } = self;
         let mut names = sources.names();
         board.post(|posted| {
             posted.chain = Some(sealer.chain().clone());
@@ -433,18 +499,34 @@ impl Pipeline {
         let view = self.spool.view();
         let bytes: usize = sealing.items.iter().map(|item| item.bytes.len()).sum();
         let has_routine = payloads.iter().any(|(lane, _)| *lane == Lane::Routine);
-        if has_routine && view.used_bytes() + bytes as u64 + self.settings.margin_bytes > view.max_bytes() {
+        if has_routine
+            && view.used_bytes() + bytes as u64 + self.settings.margin_bytes > view.max_bytes()
+        {
             return Err(Refused::Full);
         }
-        let parts: Vec<(usize, [&[u8]; 1])> =
-            sealing.items.iter().map(|item| (item.lane.index(), [&item.bytes[..]])).collect();
-        let items = parts.iter().map(|(lane, parts)| Item { lane: *lane, parts }).collect();
+        let parts: Vec<(usize, [&[u8]; 1])> = sealing
+            .items
+            .iter()
+            .map(|item| (item.lane.index(), [&item.bytes[..]]))
+            .collect();
+        let items = parts
+            .iter()
+            .map(|(lane, parts)| Item { lane: *lane, parts })
+            .collect();
         let mut state = state.to_vec();
         if !payloads.is_empty() {
             state.push(sealing.state());
         }
         let settled = settled.to_vec();
-        self.append_frame(Frame { items, state, marks: self.marks(), settled }, now)?;
+        self.append_frame(
+            Frame {
+                items,
+                state,
+                marks: self.marks(),
+                settled,
+            },
+            now,
+        )?;
         if !payloads.is_empty() {
             self.sealer.commit(sealing);
             self.last_frame = Some(now.at);
@@ -461,9 +543,25 @@ impl Pipeline {
         now: Moment,
     ) -> Result<(), Refused> {
         tracing::error!(%error, "a batch cannot be sealed");
-        let events = payloads.iter().map(|(_, payload)| u64::from(payload.info.events)).sum();
-        let gap = Gap { records: Some(events), ..Gap::new(GapReason::Unsealable, format!("a batch could not be sealed: {error}")) };
-        self.append_frame(Frame { state: state.to_vec(), marks: self.marks(), ..Frame::default() }, now)?;
+        let events = payloads
+            .iter()
+            .map(|(_, payload)| u64::from(payload.info.events))
+            .sum();
+        let gap = Gap {
+            records: Some(events),
+            ..Gap::new(
+                GapReason::Unsealable,
+                format!("a batch could not be sealed: {error}"),
+            )
+        };
+        self.append_frame(
+            Frame {
+                state: state.to_vec(),
+                marks: self.marks(),
+                ..Frame::default()
+            },
+            now,
+        )?;
         self.owed.push(gap);
         Ok(())
     }
@@ -488,8 +586,15 @@ impl Pipeline {
 
     /// The uplink's mark, when it has moved.
     fn marks(&self) -> Vec<Mark> {
-        let mark = Mark { reader: READER.to_owned(), next: self.acked, note: Bytes::new() };
-        (self.acked != self.marked).then_some(mark).into_iter().collect()
+        let mark = Mark {
+            reader: READER.to_owned(),
+            next: self.acked,
+            note: Bytes::new(),
+        };
+        (self.acked != self.marked)
+            .then_some(mark)
+            .into_iter()
+            .collect()
     }
 
     /// Writes the mark by itself; it may use the reserve.
@@ -497,7 +602,13 @@ impl Pipeline {
         if self.acked == self.marked || self.down.is_some() {
             return Ok(());
         }
-        match self.append_frame(Frame { marks: self.marks(), ..Frame::default() }, now) {
+        match self.append_frame(
+            Frame {
+                marks: self.marks(),
+                ..Frame::default()
+            },
+            now,
+        ) {
             Ok(()) => Ok(()),
             Err(refused) => self.wait_for_room(refused),
         }
@@ -511,7 +622,10 @@ impl Pipeline {
             Refused::Failed(failed) => return Err(failed),
         };
         if self.blocked.as_ref() != Some(&blocked) {
-            tracing::warn!(?blocked, "nothing more can be spooled: reading waits, nothing is lost");
+            tracing::warn!(
+                ?blocked,
+                "nothing more can be spooled: reading waits, nothing is lost"
+            );
             self.blocked = Some(blocked);
         }
         Ok(())
@@ -534,7 +648,11 @@ impl Pipeline {
             Sync::Every(interval) => now.at.saturating_duration_since(since) >= interval,
         };
         let late = now.at.saturating_duration_since(since) >= MARK_WITHIN;
-        if due || self.stopped || self.blocked.is_some() || late && self.settings.sync == Sync::Always {
+        if due
+            || self.stopped
+            || self.blocked.is_some()
+            || late && self.settings.sync == Sync::Always
+        {
             self.sync()?;
         }
         Ok(())
@@ -559,10 +677,17 @@ impl Pipeline {
         match self.append(&[(Lane::Alert, payload)], &[], &[], &damage, now) {
             Ok(()) => {
                 for gap in self.owed.drain(..) {
-                    tracing::warn!(reason = gap.reason.as_str(), records = gap.records, bytes = gap.bytes, detail = gap.detail, "gap");
+                    tracing::warn!(
+                        reason = gap.reason.as_str(),
+                        records = gap.records,
+                        bytes = gap.bytes,
+                        detail = gap.detail,
+                        "gap"
+                    );
                     self.metrics.gap(&gap);
                 }
-                self.board.post(|posted| posted.chain = Some(self.sealer.chain().clone()));
+                self.board
+                    .post(|posted| posted.chain = Some(self.sealer.chain().clone()));
                 self.sync()
             }
             Err(refused) => {
@@ -574,9 +699,19 @@ impl Pipeline {
 
     fn owe_damage(&mut self, damage: Vec<Damage>) {
         for damage in damage {
-            let batches: u64 = damage.items.iter().map(|items| items.end.0 - items.start.0).sum();
-            let detail = format!("the spool was damaged ({}): {batches} batches cannot be read", damage.reason);
-            self.owed.push(Gap { bytes: damage.bytes, ..Gap::new(GapReason::Damaged, detail) });
+            let batches: u64 = damage
+                .items
+                .iter()
+                .map(|items| items.end.0 - items.start.0)
+                .sum();
+            let detail = format!(
+                "the spool was damaged ({}): {batches} batches cannot be read",
+                damage.reason
+            );
+            self.owed.push(Gap {
+                bytes: damage.bytes,
+                ..Gap::new(GapReason::Damaged, detail)
+            });
             self.damage.push(damage);
         }
     }
@@ -587,7 +722,10 @@ impl Pipeline {
             // What was given up has its gap already.
             ReadError::Gone { lane, to, .. } if to <= self.dropped[lane] => {}
             ReadError::Gone { lane, from, to } => {
-                let detail = format!("{} batches of the spool are no longer held (lane {lane})", to.0 - from.0);
+                let detail = format!(
+                    "{} batches of the spool are no longer held (lane {lane})",
+                    to.0 - from.0
+                );
                 self.owed.push(Gap::new(GapReason::NoLongerHeld, detail));
             }
             // May pass; the uplink tries again.
@@ -596,14 +734,19 @@ impl Pipeline {
     }
 
     fn disk_failed(&mut self, failed: &DiskFailed, now: Moment) {
-        let cause = std::error::Error::source(failed).map(ToString::to_string).unwrap_or_default();
+        let cause = std::error::Error::source(failed)
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tracing::error!(error = %failed, cause, "the spool's disk failed: what was not synced is read again");
         self.metrics.disk_failed();
         self.pending = None;
         self.batch.clear();
         self.unsynced_since = None;
         self.blocked = Some(Blocked::Disk(format!("{failed}: {cause}")));
-        self.down = Some(Down { retry_at: now.at + FIRST_REOPEN, pause: FIRST_REOPEN });
+        self.down = Some(Down {
+            retry_at: now.at + FIRST_REOPEN,
+            pause: FIRST_REOPEN,
+        });
     }
 
     /// Whether the spool can be written to; tries to reopen it when that is due.
@@ -630,9 +773,15 @@ impl Pipeline {
     }
 
     fn recovered(&mut self, recovery: Recovery) {
-        tracing::info!("the spool is open again: a new epoch, and sources go back to what is stored");
+        tracing::info!(
+            "the spool is open again: a new epoch, and sources go back to what is stored"
+        );
         self.owe_damage(recovery.damage);
-        self.marked = self.spool.mark(READER).map(|mark| mark.next).unwrap_or_default();
+        self.marked = self
+            .spool
+            .mark(READER)
+            .map(|mark| mark.next)
+            .unwrap_or_default();
         self.acked = std::array::from_fn(|lane| self.acked[lane].max(self.marked[lane]));
         let stored = self.spool.state(EPOCH_KEY);
         self.sealer.next_epoch((self.name)(), stored.as_deref());
@@ -667,10 +816,16 @@ impl Pipeline {
     /// When to come again.
     fn rest(&self, now: Instant) -> Rest {
         let mut until = self.next_tick;
-        let linger_until = self.last_frame.map_or(now, |last| last + self.settings.batch.linger);
+        let linger_until = self
+            .last_frame
+            .map_or(now, |last| last + self.settings.batch.linger);
         let wants_room = self.blocked.is_some();
         if let Some(down) = &self.down {
-            return Rest { until: down.retry_at, linger_until: now + NEVER, wants_room: false };
+            return Rest {
+                until: down.retry_at,
+                linger_until: now + NEVER,
+                wants_room: false,
+            };
         }
         if let Some(since) = self.unsynced_since {
             until = until.min(match self.settings.sync {
@@ -683,14 +838,24 @@ impl Pipeline {
         }
         if wants_room {
             let until = until.min(now + TRY_ROOM_EVERY);
-            return Rest { until, linger_until: now + NEVER, wants_room };
+            return Rest {
+                until,
+                linger_until: now + NEVER,
+                wants_room,
+            };
         }
-        if !self.stopped && (self.sources.is_ready() || self.sources.owes_state()) || self.look_at_everything && !self.stopped {
+        if !self.stopped && (self.sources.is_ready() || self.sources.owes_state())
+            || self.look_at_everything && !self.stopped
+        {
             until = now;
         }
         if self.stopped {
             until = until.max(now + Duration::from_millis(20));
         }
-        Rest { until, linger_until, wants_room }
+        Rest {
+            until,
+            linger_until,
+            wants_room,
+        }
     }
 }

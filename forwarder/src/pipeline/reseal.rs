@@ -51,7 +51,12 @@ impl Pipeline {
             return;
         }
         tracing::warn!(%before, "this forwarder has another name now: what is unacknowledged is sealed anew");
-        self.reseal = Some(Reseal { from: self.marked, upto, stored: Default::default(), begun: true });
+        self.reseal = Some(Reseal {
+            from: self.marked,
+            upto,
+            stored: Default::default(),
+            begun: true,
+        });
     }
 
     /// Seals anew, lane by lane, frame by frame; goes on with the next turn where there is no room for the next frame.
@@ -82,7 +87,10 @@ impl Pipeline {
                             bytes += item.bytes.len();
                             if let Err(error) = self.sealer.seal_anew(&mut sealing, item.bytes) {
                                 tracing::error!(%error, item = item.no.0, "a stored batch cannot be sealed anew");
-                                let gap = Gap::new(GapReason::Damaged, format!("a stored batch cannot be read: {error}"));
+                                let gap = Gap::new(
+                                    GapReason::Damaged,
+                                    format!("a stored batch cannot be read: {error}"),
+                                );
                                 self.owed.push(gap);
                             }
                         }
@@ -92,13 +100,28 @@ impl Pipeline {
                         Err(error @ ReadError::Io { .. }) => return Err(DiskFailed::Read(error)),
                     }
                 }
-                let passed = if more { reader.position(lane) } else { reseal.upto[lane] };
+                let passed = if more {
+                    reader.position(lane)
+                } else {
+                    reseal.upto[lane]
+                };
                 let before = self.acked;
                 self.acked[lane] = self.acked[lane].max(passed);
-                let parts: Vec<(usize, [&[u8]; 1])> =
-                    sealing.items.iter().map(|item| (item.lane.index(), [&item.bytes[..]])).collect();
-                let items = parts.iter().map(|(lane, parts)| Item { lane: *lane, parts }).collect();
-                let frame = Frame { items, state: vec![sealing.state()], marks: self.marks(), ..Frame::default() };
+                let parts: Vec<(usize, [&[u8]; 1])> = sealing
+                    .items
+                    .iter()
+                    .map(|item| (item.lane.index(), [&item.bytes[..]]))
+                    .collect();
+                let items = parts
+                    .iter()
+                    .map(|(lane, parts)| Item { lane: *lane, parts })
+                    .collect();
+                let frame = Frame {
+                    items,
+                    state: vec![sealing.state()],
+                    marks: self.marks(),
+                    ..Frame::default()
+                };
                 if let Err(refused) = self.append_frame(frame, now) {
                     self.acked = before;
                     self.reseal = Some(reseal);
@@ -111,7 +134,8 @@ impl Pipeline {
             }
         }
         tracing::info!(epoch = %self.sealer.chain().epoch(), "everything unacknowledged has been sealed anew");
-        self.board.post(|posted| posted.chain = Some(self.sealer.chain().clone()));
+        self.board
+            .post(|posted| posted.chain = Some(self.sealer.chain().clone()));
         self.unblock();
         Ok(())
     }

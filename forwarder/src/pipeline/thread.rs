@@ -9,9 +9,17 @@ use crate::inbox::{Inbox, Rest};
 
 /// Runs until the line has ended. `sealed` is called once, after the stop, when what was read has been appended (or cannot be just
 /// now: then it is still in its files).
-pub(crate) fn run(mut pipeline: Pipeline, inbox: &Inbox, sealed: impl FnOnce()) -> Result<(), SyncError> {
+pub(crate) fn run(
+    mut pipeline: Pipeline,
+    inbox: &Inbox,
+    sealed: impl FnOnce(),
+) -> Result<(), SyncError> {
     let now = Instant::now();
-    let mut rest = Rest { until: now, linger_until: now, wants_room: false };
+    let mut rest = Rest {
+        until: now,
+        linger_until: now,
+        wants_room: false,
+    };
     let mut sealed = Some(sealed);
     let mut stopped = false;
     loop {
@@ -24,7 +32,9 @@ pub(crate) fn run(mut pipeline: Pipeline, inbox: &Inbox, sealed: impl FnOnce()) 
         rest = pipeline.turn(news);
         if stopped && let Some(sealed) = sealed.take() {
             if !pipeline.is_settled() {
-                tracing::warn!("not everything that was read could be spooled: it is read again at the next start");
+                tracing::warn!(
+                    "not everything that was read could be spooled: it is read again at the next start"
+                );
             }
             pipeline.show_closing();
             sealed();

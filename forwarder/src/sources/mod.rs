@@ -30,19 +30,6 @@ impl SourceConfig {
             SourceConfig::File(file) => &file.name,
         }
     }
-
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            SourceConfig::File(_) => "file",
-        }
-    }
-
-    /// Bytes of the longest record that it lets through.
-    pub(crate) fn max_record(&self) -> usize {
-        match self {
-            SourceConfig::File(file) => file.max_record,
-        }
-    }
 }
 
 /// Files that are the forwarder's own and never read, whatever the patterns say: they would feed themselves, or give a key away.

@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
 };
 
 /// A change so shortly before the look may be followed by another one with the same time stamp: the look does not count as settled.
@@ -30,7 +30,7 @@ pub(crate) struct Entry {
 struct Listing {
     /// Inode and modification time of the directory as listed; `None`: not settled.
     stamp: Option<(u64, i64)>,
-    entries: Rc<[Entry]>,
+    entries: Arc<[Entry]>,
     round: u64,
 }
 
@@ -65,12 +65,12 @@ impl Directories {
     }
 
     /// What `directory` holds; nothing where it cannot be read.
-    pub(super) fn list(&mut self, directory: &Path) -> Rc<[Entry]> {
+    pub(super) fn list(&mut self, directory: &Path) -> Arc<[Entry]> {
         let again = self.all_again || self.again.contains(directory);
         if let Some(listing) = self.listings.get(directory)
             && listing.round == self.round
         {
-            return Rc::clone(&listing.entries);
+            return Arc::clone(&listing.entries);
         }
         let stamp = std::fs::metadata(directory)
             .ok()
@@ -81,15 +81,15 @@ impl Directories {
             && listing.stamp == stamp
         {
             listing.round = self.round;
-            return Rc::clone(&listing.entries);
+            return Arc::clone(&listing.entries);
         }
-        let entries: Rc<[Entry]> = read(directory).into();
+        let entries: Arc<[Entry]> = read(directory).into();
         let settled = stamp.filter(|&(_, modified)| {
             self.now_unix_nano.saturating_sub(modified) > SETTLED_AFTER_NANOS
         });
         let listing = Listing {
             stamp: settled,
-            entries: Rc::clone(&entries),
+            entries: Arc::clone(&entries),
             round: self.round,
         };
         self.listings.insert(directory.to_owned(), listing);

@@ -71,6 +71,8 @@ impl PathPattern {
         })
     }
 
+    /// As it was written.
+    #[cfg(test)]
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }

@@ -5,7 +5,6 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::{FileExt, MetadataExt},
-    time::Instant,
 };
 
 use proptest::prelude::*;
