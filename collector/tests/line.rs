@@ -18,7 +18,9 @@ use watchline_node::{
         Identity,
         testing::{Authority, Issued},
     },
-    uplink::{Forked, NoChains, Owner, Queue, SetAside, TcpConnector, Uplink, UplinkConfig, UplinkMetrics},
+    uplink::{
+        Forked, NoChains, Owner, Queue, SetAside, TcpConnector, Uplink, UplinkConfig, UplinkMetrics,
+    },
 };
 use watchline_proto::{
     ClockState, Epoch, EpochChain, Lane,
@@ -48,7 +50,10 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
 
 /// An address that was free a moment ago.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// One `run`, with its folder and addresses.
@@ -69,7 +74,12 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(directory: PathBuf, authority: &Authority, certificate: &Issued, outputs: String) -> Prepared {
+    fn new(
+        directory: PathBuf,
+        authority: &Authority,
+        certificate: &Issued,
+        outputs: String,
+    ) -> Prepared {
         std::fs::create_dir_all(&directory).unwrap();
         certificate.write(authority, &directory);
         let prepared = Prepared {
@@ -131,12 +141,19 @@ impl Place {
     }
 
     async fn ready(&self, path: &str) {
-        until(path, async || self.ask(path).await.filter(|(code, _)| *code == 200)).await;
+        until(path, async || {
+            self.ask(path).await.filter(|(code, _)| *code == 200)
+        })
+        .await;
     }
 
     async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(DEADLINE, self.running).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.running)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
     }
 }
 
@@ -177,7 +194,8 @@ impl Forwarder {
             required_readers: vec![READER.to_owned()],
             ..spool::Options::default()
         };
-        let (spool, _) = Spool::open(Arc::new(RealDisk), &directory.join("spool"), options).unwrap();
+        let (spool, _) =
+            Spool::open(Arc::new(RealDisk), &directory.join("spool"), options).unwrap();
         let (told, acked) = mpsc::unbounded_channel();
         let endpoint = format!("https://{collector}").parse().unwrap();
         let chain = EpochChain::start(identity.current().id.clone(), Epoch::random());
@@ -254,38 +272,54 @@ impl Forwarder {
                     next,
                     note: Default::default(),
                 }];
-                self.spool.append(&Frame { marks, ..Frame::default() }).unwrap();
+                self.spool
+                    .append(&Frame {
+                        marks,
+                        ..Frame::default()
+                    })
+                    .unwrap();
                 if next[lane.index()].0 >= count {
                     return;
                 }
             }
             panic!("the uplink is gone");
         };
-        tokio::time::timeout(DEADLINE, acked).await.expect("an acknowledgement");
+        tokio::time::timeout(DEADLINE, acked)
+            .await
+            .expect("an acknowledgement");
     }
 
     async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(DEADLINE, self.uplink).await.unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.uplink)
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 
 fn lines(place: &Place) -> Vec<Value> {
     let text = std::fs::read_to_string(place.directory.join("events.ndjson")).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn bodies(place: &Place, lane: &str) -> Vec<String> {
     let lines = lines(place).into_iter();
     let ours = lines.filter(|line| line["lane"] == lane && line["kind"] == "file");
-    ours.map(|line| line["body"].as_str().unwrap().to_owned()).collect()
+    ours.map(|line| line["body"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 const EVENTS: &str = "[[output]]\nname = \"events\"\nkind = \"file\"\npath = \"events.ndjson\"\n";
 
 fn upstream(center: SocketAddr) -> String {
-    format!("[[output]]\nname = \"center\"\nkind = \"upstream\"\nendpoints = [\"https://{center}\"]\n")
+    format!(
+        "[[output]]\nname = \"center\"\nkind = \"upstream\"\nendpoints = [\"https://{center}\"]\n"
+    )
 }
 
 #[tokio::test]
@@ -306,7 +340,9 @@ async fn an_event_goes_through_collector_and_centre_and_silence_becomes_one() {
     );
     let host = directory.path().join("host");
     std::fs::create_dir(&host).unwrap();
-    let identity = authority.forwarder("moh", "host-01").load(&authority, &host);
+    let identity = authority
+        .forwarder("moh", "host-01")
+        .load(&authority, &host);
 
     // The collector takes in while the centre is not there yet: ready for ingest, not ready as a whole.
     let running = collector.start();
@@ -317,14 +353,28 @@ async fn an_event_goes_through_collector_and_centre_and_silence_becomes_one() {
     }
     forwarder.acknowledged(Lane::Routine, 5).await;
     let (code, reason) = running.ask("/readyz").await.unwrap();
-    assert!(code == 503 && reason.contains("output:center"), "{code} {reason}");
+    assert!(
+        code == 503 && reason.contains("output:center"),
+        "{code} {reason}"
+    );
 
     let at_center = center.start();
     running.ready("/readyz").await;
     forwarder.seal(Lane::Alert, "alert 0");
-    until("delivery", async || (bodies(&at_center, "alert").len() == 1).then_some(())).await;
-    until("delivery", async || (bodies(&at_center, "routine").len() == 5).then_some(())).await;
-    assert_eq!(bodies(&at_center, "routine"), (0..5).map(|number| format!("routine {number}")).collect::<Vec<_>>());
+    until("delivery", async || {
+        (bodies(&at_center, "alert").len() == 1).then_some(())
+    })
+    .await;
+    until("delivery", async || {
+        (bodies(&at_center, "routine").len() == 5).then_some(())
+    })
+    .await;
+    assert_eq!(
+        bodies(&at_center, "routine"),
+        (0..5)
+            .map(|number| format!("routine {number}"))
+            .collect::<Vec<_>>()
+    );
 
     let status = until("the forwarder's ledger", async || {
         let status = running.status().await?;
@@ -332,13 +382,31 @@ async fn an_event_goes_through_collector_and_centre_and_silence_becomes_one() {
     })
     .await;
     let shown = &status["forwarders"][0];
-    assert_eq!((&shown["state"], &shown["name"], &shown["agency"]), (&"connected".into(), &"host-01".into(), &"moh".into()));
-    assert_eq!((&shown["lanes"]["routine"]["next"], &shown["missing_batches"]), (&5.into(), &0.into()));
+    assert_eq!(
+        (&shown["state"], &shown["name"], &shown["agency"]),
+        (&"connected".into(), &"host-01".into(), &"moh".into())
+    );
+    assert_eq!(
+        (
+            &shown["lanes"]["routine"]["next"],
+            &shown["missing_batches"]
+        ),
+        (&5.into(), &0.into())
+    );
     assert_eq!(status["outputs"][0]["ok"], true);
-    assert_eq!(at_center.status().await.unwrap()["relays"][0]["state"], "connected");
+    assert_eq!(
+        at_center.status().await.unwrap()["relays"][0]["state"],
+        "connected"
+    );
     let (_, metrics) = running.ask("/metrics").await.unwrap();
-    assert!(metrics.contains("watchline_events_total{stage=\"stored\"} 6"), "{metrics}");
-    assert!(metrics.contains("watchline_forwarders{state=\"connected\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains("watchline_events_total{stage=\"stored\"} 6"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("watchline_forwarders{state=\"connected\"} 1"),
+        "{metrics}"
+    );
 
     // Killed and started again, both places go on where they were; nothing comes twice.
     running.stop().await;
@@ -346,8 +414,17 @@ async fn an_event_goes_through_collector_and_centre_and_silence_becomes_one() {
     let (running, at_center) = (collector.start(), center.start());
     forwarder.seal(Lane::Routine, "routine 5");
     forwarder.acknowledged(Lane::Routine, 6).await;
-    until("delivery", async || (bodies(&at_center, "routine").len() >= 6).then_some(())).await;
-    assert_eq!((bodies(&at_center, "routine").len(), bodies(&at_center, "alert").len()), (6, 1));
+    until("delivery", async || {
+        (bodies(&at_center, "routine").len() >= 6).then_some(())
+    })
+    .await;
+    assert_eq!(
+        (
+            bodies(&at_center, "routine").len(),
+            bodies(&at_center, "alert").len()
+        ),
+        (6, 1)
+    );
 
     // The forwarder goes silent: the collector's own event is sealed, signed, relayed, opened.
     forwarder.stop().await;
@@ -355,11 +432,22 @@ async fn an_event_goes_through_collector_and_centre_and_silence_becomes_one() {
         let lines = lines(&at_center).into_iter();
         lines
             .filter(|line| line["attributes"]["event.name"] == "watchline.forwarder.silent")
-            .find(|line| line["forwarder"] == "c1" || line["attributes"]["watchline.agency"] == "moh")
+            .find(|line| {
+                line["forwarder"] == "c1" || line["attributes"]["watchline.agency"] == "moh"
+            })
     })
     .await;
-    assert_eq!((&silent["kind"], &silent["source"], &silent["lane"]), (&"watchline".into(), &"watchline".into(), &"alert".into()));
-    assert!(silent["body"].as_str().unwrap().contains("forwarder/host-01 has said nothing for"), "{silent}");
+    assert_eq!(
+        (&silent["kind"], &silent["source"], &silent["lane"]),
+        (&"watchline".into(), &"watchline".into(), &"alert".into())
+    );
+    assert!(
+        silent["body"]
+            .as_str()
+            .unwrap()
+            .contains("forwarder/host-01 has said nothing for"),
+        "{silent}"
+    );
     running.stop().await;
     at_center.stop().await;
 }
@@ -390,7 +478,9 @@ async fn a_reload_gives_an_upstream_output_its_new_endpoint() {
     running.reloads.send(()).await.unwrap();
     until("the refused reload", async || {
         let (_, metrics) = running.ask("/metrics").await?;
-        metrics.contains("watchline_config_last_reload_successful 0").then_some(())
+        metrics
+            .contains("watchline_config_last_reload_successful 0")
+            .then_some(())
     })
     .await;
 
@@ -400,7 +490,10 @@ async fn a_reload_gives_an_upstream_output_its_new_endpoint() {
     running.reloads.send(()).await.unwrap();
     running.ready("/readyz").await;
     let (_, metrics) = running.ask("/metrics").await.unwrap();
-    assert!(metrics.contains("watchline_config_last_reload_successful 1"), "{metrics}");
+    assert!(
+        metrics.contains("watchline_config_last_reload_successful 1"),
+        "{metrics}"
+    );
     running.stop().await;
     at_center.stop().await;
 }
@@ -421,7 +514,10 @@ async fn a_second_process_and_a_port_in_use_get_one_clear_line() {
 
     let second = first.start();
     let error = refused(second.running.await.unwrap().unwrap_err());
-    assert!(error.starts_with(&format!("listen on {}", first.ingest)), "{error}");
+    assert!(
+        error.starts_with(&format!("listen on {}", first.ingest)),
+        "{error}"
+    );
 
     first.ingest = free_address();
     first.write("national");
@@ -433,6 +529,9 @@ async fn a_second_process_and_a_port_in_use_get_one_clear_line() {
     forwarder.write(&authority, &first.directory);
     first.write("host-01");
     let error = refused(first.start().running.await.unwrap().unwrap_err());
-    assert!(error.contains("a collector or center certificate is needed"), "{error}");
+    assert!(
+        error.contains("a collector or center certificate is needed"),
+        "{error}"
+    );
     running.stop().await;
 }
