@@ -12,8 +12,10 @@
 //! that names what the file will be renamed to · the rename · read-only, where the form asks for it · the new empty file · a mark that
 //! names it. A start in between goes on where that ended.
 
+mod closing;
 mod disk;
 mod gaps;
+mod items;
 mod note;
 mod place;
 mod settle;
@@ -24,13 +26,13 @@ mod tests;
 mod trouble;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
 use tracing::{error, info, warn};
 use watchline_node::health::CheckState;
-use watchline_spool::{ItemNo, LANES, LaneNo, Mark, ReadError, ReadItem};
+use watchline_spool::{ItemNo, LANES, LaneNo, Mark, ReadItem};
 
 pub(crate) use disk::{Disk, RealDisk};
 use disk::{Identity, OpenFile};
@@ -330,7 +332,11 @@ impl<F: Form> Follower<F> {
             let item = match self.item.take() {
                 Some(item) => item,
                 None => {
-                    match next_item(&mut self.feed, &mut self.rendered, &mut self.gaps_raised) {
+                    match items::next_item(
+                        &mut self.feed,
+                        &mut self.rendered,
+                        &mut self.gaps_raised,
+                    ) {
                         Ok(Some(item)) => item,
                         Ok(None) => return Ok(()),
                         // What is rendered is written first; the error comes again.
@@ -505,123 +511,4 @@ impl<F: Form> Follower<F> {
             self.feed.items.seek(lane, next);
         }
     }
-
-    fn is_due(&self, now: Now) -> bool {
-        let Some(open) = &self.open else { return false };
-        if open.closing.is_some() {
-            return true;
-        }
-        if open.length == 0 || !self.buffer.is_empty() {
-            return false;
-        }
-        open.form != self.form.id()
-            || self
-                .rotation
-                .size_bytes
-                .is_some_and(|size| open.length >= size)
-            || self
-                .rotation
-                .every
-                .is_some_and(|every| now.unix_nano >= boundary(open.opened_unix_nano, every))
-    }
-
-    fn until_rotation(&self, now: Now) -> Option<Duration> {
-        let every = self.rotation.every?;
-        let open = self.open.as_ref().filter(|open| open.length > 0)?;
-        let left = boundary(open.opened_unix_nano, every).saturating_sub(now.unix_nano);
-        Some(Duration::from_nanos(u64::try_from(left).unwrap_or(0)).max(Duration::from_millis(1)))
-    }
-
-    /// Ends the file, renames it, begins a new one.
-    fn close_file(&mut self, now: Now) -> Result<(), Trouble> {
-        let Some(open) = &self.open else {
-            return Ok(());
-        };
-        if open.closing.is_none() && open.form == self.form.id() {
-            // Marked first, so that the end needs no mark of its own between its bytes and the one below.
-            self.mark(true, None)?;
-            self.form
-                .end_file(&mut self.rendered.records, &mut self.buffer);
-            if !self.buffer.is_empty() {
-                self.write(now)?;
-            }
-        }
-        let path = self.place.path().to_owned();
-        let target = self.place.closed_name(&*self.disk, now.unix_nano)?;
-        if let Some(open) = &mut self.open {
-            open.closing = Some(target.clone());
-        }
-        self.mark(true, None)?;
-        self.disk
-            .rename(&path, &target)
-            .map_err(|error| Trouble::disk("rename", &path, error))?;
-        self.finish_closing(&target, now)
-    }
-
-    /// The file has been renamed to `target`: the rest of closing it.
-    fn finish_closing(&mut self, target: &Path, now: Now) -> Result<(), Trouble> {
-        self.open = None;
-        let directory = self.place.directory();
-        self.disk
-            .sync_directory(directory)
-            .map_err(|error| Trouble::disk("sync", directory, error))?;
-        if self.place.read_only {
-            self.disk
-                .make_read_only(target)
-                .map_err(|error| Trouble::disk("make read-only", target, error))?;
-        }
-        self.begin(now, None)?;
-        self.feed.metrics.rotations.inc();
-        info!(output = %self.feed.output, file = %target.display(), "file closed");
-        self.place.remove_oldest(&*self.disk, target);
-        Ok(())
-    }
-}
-
-/// The next item: the rest of one that is begun, else from the alert lane, else from the routine lane. Gaps on the way are raised and
-/// passed.
-fn next_item(
-    feed: &mut Feed,
-    rendered: &mut Progress,
-    gaps_raised: &mut bool,
-) -> Result<Option<ReadItem>, Trouble> {
-    let mut lane = rendered.partial.map_or(0, |(lane, _)| lane);
-    while lane < LANES {
-        match feed.items.next(lane) {
-            Ok(Some(item)) => {
-                if rendered.next[lane] != item.no {
-                    rendered.next[lane] = item.no;
-                    rendered.partial = None;
-                }
-                return Ok(Some(item));
-            }
-            Ok(None) if rendered.partial.is_some() => return Ok(None),
-            Ok(None) => {
-                lane += 1;
-                continue;
-            }
-            Err(ReadError::Io { path, source }) => return Err(Trouble::Read { path, source }),
-            Err(ReadError::Gone { lane, from, to }) => gaps::gone(feed, lane, from, to),
-            Err(ReadError::Damaged(damage)) => gaps::damaged(feed, &damage),
-        }
-        *gaps_raised = true;
-        for (lane, next) in rendered.next.iter_mut().enumerate() {
-            let position = feed.items.position(lane);
-            if *next != position {
-                *next = position;
-                rendered.partial = rendered.partial.filter(|(partial, _)| *partial != lane);
-            }
-        }
-        lane = rendered.partial.map_or(0, |(lane, _)| lane);
-    }
-    Ok(None)
-}
-
-/// The first multiple of `every` (since 1970, UTC) after `opened`.
-fn boundary(opened_unix_nano: i64, every: Duration) -> i64 {
-    let every = i64::try_from(every.as_nanos()).unwrap_or(i64::MAX).max(1);
-    opened_unix_nano
-        .div_euclid(every)
-        .saturating_add(1)
-        .saturating_mul(every)
 }

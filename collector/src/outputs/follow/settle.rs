@@ -194,7 +194,8 @@ impl<F: Form> Follower<F> {
             limit: note.limit,
             tail,
             opened_unix_nano: note.opened_unix_nano,
-            unsynced: found.length > note.length,
+            // A cut of ours, or of an attempt before whose sync failed, is not durable yet.
+            unsynced: true,
             closing: note.closing.clone(),
         }))
     }
