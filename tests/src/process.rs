@@ -184,6 +184,12 @@ impl Process {
         })
     }
 
+    /// The operating system's number for it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything that it has logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<String> {

@@ -211,9 +211,10 @@ impl Cost {
                 .parse::<f64>()?
                 / 1024.0)
         };
-        let per_second = rustix::param::clock_ticks_per_second();
+        // USER_HZ, which /proc counts in: 100 on every Linux.
+        let per_second = 100.0;
         Ok(Cost {
-            cpu: Duration::from_secs_f64(ticks as f64 / per_second as f64),
+            cpu: Duration::from_secs_f64(ticks as f64 / per_second),
             resident_mib: mib("VmRSS:")?,
             peak_mib: mib("VmHWM:")?,
         })
