@@ -275,6 +275,7 @@ impl Buffer {
             clock: Arc::new(move || disk.unix_nano()),
             shared,
             state: CheckState::Ok,
+            refused: None,
         };
         let worker = Worker::spawn("buffer", move || owner.run()).map_err(OpenError::Thread)?;
         Ok((buffer, worker))

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use watchline_node::health::CheckState;
-use watchline_proto::SpiffeId;
+use watchline_proto::{Lane, SpiffeId};
 use watchline_spool::{self as spool, AppendError, Frame, Item, Spool};
 
 /// One sync for at most about this much.
@@ -24,6 +24,8 @@ const GROUP_BYTES: u64 = 8 << 20;
 const TICK: Duration = Duration::from_secs(60);
 /// The same while there is no room.
 const TICK_WITHOUT_ROOM: Duration = Duration::from_secs(1);
+/// How long the buffer is called full after the last batch that found no room, if none was tried since.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// Between attempts to open a buffer whose disk failed.
 const REOPEN_DELAY: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(50)..=Duration::from_secs(5);
@@ -45,6 +47,8 @@ pub(super) struct Owner {
     pub clock: Clock,
     pub shared: Arc<Shared>,
     pub state: CheckState,
+    /// The last batch that found no room, and what was said of it.
+    pub refused: Option<(Instant, String)>,
 }
 
 /// The disk failed; what was not synced is not stored.
@@ -54,9 +58,9 @@ impl Owner {
     /// Commits groups until the inbox is closed and empty, then closes the spool.
     pub(super) fn run(mut self) {
         loop {
-            let tick = match self.shared.room.load(Ordering::Relaxed) {
-                true => TICK,
-                false => TICK_WITHOUT_ROOM,
+            let tick = match self.refused {
+                None => TICK,
+                Some(_) => TICK_WITHOUT_ROOM,
             };
             let group = self.shared.inbox.take(GROUP_BYTES, tick);
             // Whatever woke us, room may have been made; the next batch that finds none says so again.
@@ -160,6 +164,9 @@ impl Owner {
                     self.shared.ledger().apply(*plan);
                     voids.extend(incoming.seal.voids);
                     stored += 1;
+                    if incoming.seal.lane == Lane::Routine {
+                        self.refused = None; // alerts find room in the reserve
+                    }
                     stored_bytes += item.len_bytes();
                     answers.push((reply, Decision::Stored, events));
                 }
@@ -248,22 +255,17 @@ impl Owner {
                 used_bytes,
                 max_bytes,
             } => {
-                self.shared.room.store(false, Ordering::Relaxed);
-                (
-                    BufferError::Full {
-                        used_bytes,
-                        max_bytes,
-                    },
-                    None,
-                )
+                let answer = BufferError::Full {
+                    used_bytes,
+                    max_bytes,
+                };
+                self.found_no_room(answer.to_string());
+                (answer, None)
             }
             AppendError::TooLarge { bytes, max } => (BufferError::TooLarge { bytes, max }, None),
             error @ AppendError::NoRoom { .. } => {
                 let reason = chain_of(&error);
-                self.shared.room.store(false, Ordering::Relaxed);
-                self.set_state(CheckState::Failing {
-                    reason: reason.clone(),
-                });
+                self.found_no_room(reason.clone());
                 (unavailable(&reason), None)
             }
             error => {
@@ -277,10 +279,25 @@ impl Owner {
         self.spool
             .sync()
             .map_err(|error| DiskFailed(chain_of(&error)))?;
-        if self.shared.room.load(Ordering::Relaxed) {
-            self.set_state(CheckState::Ok);
+        if self
+            .refused
+            .as_ref()
+            .is_some_and(|(last, _)| last.elapsed() >= REFUSED_FOR)
+        {
+            self.refused = None;
         }
+        self.set_state(match &self.refused {
+            None => CheckState::Ok,
+            Some((_, reason)) => CheckState::Failing {
+                reason: reason.clone(),
+            },
+        });
         Ok(())
+    }
+
+    fn found_no_room(&mut self, reason: String) {
+        self.shared.room.store(false, Ordering::Relaxed);
+        self.refused = Some((Instant::now(), reason));
     }
 
     fn refuse(

@@ -96,6 +96,7 @@ struct Opened {
     worker: Worker,
     notices: mpsc::Receiver<Notice>,
     metrics: BufferMetrics,
+    states: mpsc::Receiver<CheckState>,
 }
 
 fn options() -> Options {
@@ -112,6 +113,7 @@ fn options() -> Options {
 
 fn open_with(disk: &FailingDisk, options: Options) -> Opened {
     let (tell, notices) = mpsc::channel();
+    let (report, states) = mpsc::channel();
     let metrics = BufferMetrics::default();
     let notice = move |notice| drop(tell.send(notice));
     let (buffer, worker) = Buffer::open(
@@ -120,7 +122,7 @@ fn open_with(disk: &FailingDisk, options: Options) -> Opened {
         metrics.clone(),
         GapMetrics::default(),
         notice,
-        |_| {},
+        move |state| drop(report.send(state)),
     )
     .unwrap();
     Opened {
@@ -128,6 +130,7 @@ fn open_with(disk: &FailingDisk, options: Options) -> Opened {
         worker,
         notices,
         metrics,
+        states,
     }
 }
 
@@ -442,6 +445,11 @@ async fn a_full_buffer_refuses_until_the_output_has_moved_on() {
         }
     };
     assert!(!opened.buffer.has_room());
+    assert_eq!(opened.states.recv(), Ok(CheckState::Ok));
+    let CheckState::Failing { reason } = opened.states.recv().unwrap() else {
+        panic!("a full buffer is called ok");
+    };
+    assert!(reason.starts_with("buffer is full"), "{reason}");
     let alert = sealer.batch(Lane::Alert, b"alerts have a reserve");
     assert_eq!(opened.offer(&alert).await, Ok(Decision::Stored));
 
@@ -456,6 +464,7 @@ async fn a_full_buffer_refuses_until_the_output_has_moved_on() {
     opened.buffer.mark_synced(mark).await.unwrap().unwrap();
     assert!(opened.buffer.has_room());
     assert_eq!(opened.offer(&refused).await, Ok(Decision::Stored));
+    assert_eq!(opened.states.recv(), Ok(CheckState::Ok));
     opened.close().await;
 }
 

@@ -1,9 +1,14 @@
 //! What happens in the buffer, as events of the collector's own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 use tracing::error;
+use watchline_proto::SpiffeId;
 use watchline_spool::Damage;
 
 use crate::{
@@ -15,12 +20,44 @@ use crate::{
 /// How long an event may take to become durable before it is asked for again.
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Between events about the forks of one sealer: whoever forges them must not fill the alert lane.
+const FORK_PERIOD: Duration = Duration::from_secs(60);
+/// Sealers remembered for that; with more, those whose minute is over are forgotten.
+const MAX_REMEMBERED: usize = 4096;
+
+/// Says of each sealer once a period that something is due.
+#[derive(Debug, Default)]
+struct Seldom {
+    last: HashMap<SpiffeId, (Instant, u64)>,
+}
+
+impl Seldom {
+    /// `Some`: it is due, and so many were not since the last time.
+    fn due(&mut self, sealer: &SpiffeId, now: Instant) -> Option<u64> {
+        if let Some((last, more)) = self.last.get_mut(sealer) {
+            if now.duration_since(*last) < FORK_PERIOD {
+                *more += 1;
+                return None;
+            }
+            *last = now;
+            return Some(std::mem::take(more));
+        }
+        if self.last.len() >= MAX_REMEMBERED {
+            self.last
+                .retain(|_, (last, _)| now.duration_since(*last) < FORK_PERIOD);
+        }
+        self.last.insert(sealer.clone(), (now, 0));
+        Some(0)
+    }
+}
+
 /// Turns notices into events. Called from the buffer's thread: nothing here waits. Damage whose event has been raised goes to
 /// `told`.
 pub(super) fn tell(
     events: Arc<dyn OwnEvents>,
     told: mpsc::UnboundedSender<Damage>,
 ) -> impl Fn(Notice) + Send + Sync + 'static {
+    let forks = Mutex::new(Seldom::default());
     move |notice| match notice {
         Notice::Damaged(damage) => {
             let batches: u64 = damage
@@ -45,6 +82,13 @@ pub(super) fn tell(
             direct_peer,
             reason,
         } => {
+            let more = {
+                let mut forks = forks.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(more) = forks.due(&seal.sealer, Instant::now()) else {
+                    return;
+                };
+                more
+            };
             let body = format!(
                 "{} epoch {} lane {} sequence {} contradicts what is held and was refused: {reason}",
                 seal.sealer, seal.epoch, seal.lane, seal.sequence
@@ -55,6 +99,7 @@ pub(super) fn tell(
                 attribute("watchline.lane", seal.lane),
                 attribute("watchline.sequence", seal.sequence),
                 attribute("watchline.sent_by", direct_peer),
+                attribute("watchline.forks_before", more),
             ]);
             events.raise("watchline.chain.fork", attributes, body);
         }
@@ -142,4 +187,24 @@ pub(super) async fn settle(
 
 fn attribute(name: &str, value: impl ToString) -> (String, String) {
     (name.to_owned(), value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forks_of_a_sealer_are_told_once_a_minute_with_their_number() {
+        let sealer = |name: &str| -> SpiffeId {
+            format!("spiffe://watch.example/agency/moh/forwarder/{name}")
+                .parse()
+                .unwrap()
+        };
+        let (mut seldom, now) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.due(&sealer("a"), now), Some(0));
+        assert_eq!(seldom.due(&sealer("a"), now + FORK_PERIOD / 2), None);
+        assert_eq!(seldom.due(&sealer("a"), now + FORK_PERIOD / 2), None);
+        assert_eq!(seldom.due(&sealer("b"), now), Some(0));
+        assert_eq!(seldom.due(&sealer("a"), now + FORK_PERIOD), Some(2));
+    }
 }
