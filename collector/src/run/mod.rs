@@ -3,7 +3,13 @@
 mod notices;
 mod outputs;
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
