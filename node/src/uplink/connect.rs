@@ -30,10 +30,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Endpoint};
-use watchline_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, wire};
+use watchline_proto::{MAX_MESSAGE_BYTES, PROTOCOL_VERSION, refusal::Refusal, wire};
 
 use super::UplinkConfig;
-use crate::identity::Identity;
+use crate::identity::{Identity, Refused};
 
 /// For dialling and the TLS handshake together.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -476,12 +476,12 @@ pub(super) async fn open<C: Connector>(
         .await
         .map_err(|_| LineError::Timeout("Welcome"))??;
     if welcome.protocol_version != PROTOCOL_VERSION {
-        return Err(LineError::Status(Box::new(Status::failed_precondition(
-            format!(
-                "unsupported_version: the server speaks protocol version {}, this program {PROTOCOL_VERSION}",
-                welcome.protocol_version
-            ),
-        ))));
+        let detail = format_args!(
+            "the server speaks protocol version {}, this program {PROTOCOL_VERSION}",
+            welcome.protocol_version
+        );
+        let status = Refusal::UnsupportedVersion.status(detail);
+        return Err(LineError::Status(Box::new(status)));
     }
     Ok(Opened {
         endpoint,
@@ -532,7 +532,9 @@ fn tls_refusal(error: &io::Error) -> Option<LineError> {
         ))),
         Tls::InvalidCertificate(_)
         | Tls::InvalidCertRevocationList(_)
-        | Tls::NoCertificatesPresented => Some(LineError::ServerRefused(tls.to_string())),
+        | Tls::NoCertificatesPresented => Some(LineError::ServerRefused(
+            Refused::of_handshake(error).to_string(),
+        )),
         other => Some(LineError::Tls(io::Error::new(error.kind(), other.clone()))),
     }
 }
