@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -23,8 +23,8 @@ use watchline_proto::SpiffeId;
 
 use super::{IngestMetrics, listener::Limits};
 
-/// How often expiry is looked at. A connection whose certificate is no longer good is told so at once, and cut by the second
-/// look after that.
+/// How often expiry is looked at. A connection whose certificate is no longer good is told so at once, and cut this long after
+/// that.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// One connection: whom it is with, and whether it may go on.
@@ -201,18 +201,21 @@ pub(super) async fn watch_over(
     let mut changes = identity.changes();
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut closing: Vec<Arc<Connection>> = Vec::new();
+    // Told why, to be cut when that has had time to arrive.
+    let mut closing: Vec<(Instant, Arc<Connection>)> = Vec::new();
     loop {
         let changed = tokio::select! {
             _ = look.tick() => false,
             Ok(()) = changes.changed() => true,
             () = over.cancelled() => return,
         };
-        if !changed {
-            for connection in closing.drain(..) {
+        closing.retain(|(since, connection)| {
+            let waits = since.elapsed() < LOOK;
+            if !waits {
                 connection.cut.cancel();
             }
-        }
+            waits
+        });
         let now = SystemTime::now();
         for connection in connections.all() {
             // Cheap unless there is something to find.
@@ -226,7 +229,7 @@ pub(super) async fn watch_over(
                     .refusals
                     .refused(connection.peer.address, &refused);
                 connection.close(refused);
-                closing.push(connection);
+                closing.push((Instant::now(), connection));
             }
         }
     }

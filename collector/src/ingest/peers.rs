@@ -15,6 +15,8 @@ use watchline_proto::{
 
 /// Names remembered that have no stream open.
 const REMEMBERED: usize = 50_000;
+/// A peer that comes and goes is logged no faster than this.
+const TELL_EVERY_NANO: i64 = 10_000_000_000;
 /// Sources listed of one peer.
 const SOURCES: usize = 256;
 
@@ -45,6 +47,9 @@ pub struct PeerStatus {
     pub skew_nano: i64,
     /// The last statement, signed by the peer itself.
     pub statement: Option<Statement>,
+    /// When its coming and its going were last logged.
+    told_unix_nano: i64,
+    told_gone_unix_nano: i64,
 }
 
 /// What waits at a peer.
@@ -78,13 +83,18 @@ impl Peers {
         self.lock().get(peer).cloned()
     }
 
-    pub(super) fn opened(&self, peer: &Peer, hello: &wire::Hello) {
+    /// True when this is news: the peer had no stream, and its coming was not told a moment ago.
+    pub(super) fn opened(&self, peer: &Peer, hello: &wire::Hello) -> bool {
         let mut known = self.lock();
         if known.len() >= REMEMBERED && !known.contains_key(&peer.id) {
             known.retain(|_, status| status.streams > 0);
         }
         let now = now_unix_nano();
         let status = known.entry(peer.id.clone()).or_default();
+        let news = status.streams == 0 && now - status.told_unix_nano > TELL_EVERY_NANO;
+        if news {
+            status.told_unix_nano = now;
+        }
         status.streams += 1;
         status.connected_unix_nano = now;
         status.last_seen_unix_nano = now;
@@ -102,12 +112,22 @@ impl Peers {
                 )
             })
             .collect();
+        news
     }
 
-    pub(super) fn ended(&self, peer: &SpiffeId) {
-        if let Some(status) = self.lock().get_mut(peer) {
-            status.streams = status.streams.saturating_sub(1);
+    /// True when this is news: it has no stream left, and its going was not told a moment ago.
+    pub(super) fn ended(&self, peer: &SpiffeId) -> bool {
+        let mut known = self.lock();
+        let Some(status) = known.get_mut(peer) else {
+            return false;
+        };
+        status.streams = status.streams.saturating_sub(1);
+        let now = now_unix_nano();
+        let news = status.streams == 0 && now - status.told_gone_unix_nano > TELL_EVERY_NANO;
+        if news {
+            status.told_gone_unix_nano = now;
         }
+        news
     }
 
     /// When each was last heard, Unix nanoseconds.

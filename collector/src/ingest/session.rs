@@ -19,7 +19,7 @@ use super::{
     connections::{Connection, StreamPlace},
     metrics::Outcome,
     peers::now_unix_nano,
-    refusal::Refused,
+    refusal::{Refused, cut},
     replies::{Replies, Reply, Size},
     signers::Offered,
 };
@@ -32,6 +32,8 @@ const LOOK_FOR_ROOM: Duration = Duration::from_millis(250);
 /// How often a client is asked again to hold back, and for how long each time.
 const THROTTLE_EVERY: Duration = Duration::from_secs(1);
 const THROTTLE_FOR: Duration = Duration::from_secs(3);
+/// A statement costs a signature's verification: not more often, however often heartbeats come.
+const STATEMENT_EVERY: Duration = Duration::from_millis(500);
 /// For a client to take a message.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -66,6 +68,8 @@ pub(super) struct Session<S> {
     lanes: Vec<Lane>,
     /// The last Throttle, while the client is asked to hold back.
     throttled_at: Option<Instant>,
+    /// The last statement that was verified.
+    statement_at: Option<Instant>,
 }
 
 impl<S: Store> Session<S> {
@@ -87,6 +91,7 @@ impl<S: Store> Session<S> {
             offered: Offered::default(),
             lanes: Vec::new(),
             throttled_at: None,
+            statement_at: None,
         }
     }
 
@@ -94,11 +99,12 @@ impl<S: Store> Session<S> {
         let peer = self.connection.peer().clone();
         let ended = match self.greet().await {
             Ok(place) => {
-                info!(peer = %peer.id, address = ?peer.address, "stream opened");
                 self.shared.metrics.stream_opened();
                 let ended = Box::pin(self.carry()).await;
                 self.shared.metrics.stream_ended();
-                self.shared.peers.ended(&peer.id);
+                if self.shared.peers.ended(&peer.id) {
+                    info!(peer = %peer.id, address = ?peer.address, "peer gone");
+                }
                 drop(place);
                 ended
             }
@@ -106,7 +112,7 @@ impl<S: Store> Session<S> {
         };
         match ended {
             Ended::InOrder => debug!(peer = %peer.id, "stream ended"),
-            Ended::Gone => info!(peer = %peer.id, address = ?peer.address, "stream lost"),
+            Ended::Gone => debug!(peer = %peer.id, "stream lost"),
             Ended::Refused(refused) => {
                 self.shared
                     .refused(&peer, refused.why.word(), &refused.detail);
@@ -165,11 +171,13 @@ impl<S: Store> Session<S> {
             payload_formats: PAYLOAD_FORMATS.to_vec(),
             software: self.shared.software.clone(),
         };
-        self.shared.peers.opened(&peer, &hello);
         self.tell(wire::server_message::Kind::Welcome(welcome))
             .await?;
         if !self.lanes.is_empty() && !self.shared.store.has_room() {
             self.throttle().await?;
+        }
+        if self.shared.peers.opened(&peer, &hello) {
+            info!(peer = %peer.id, address = ?peer.address, software = cut(&hello.software, 64), "peer connected");
         }
         Ok(place)
     }
@@ -305,11 +313,18 @@ impl<S: Store> Session<S> {
 
     async fn heartbeat(&mut self, heartbeat: wire::Heartbeat) {
         let peer = self.connection.peer().id.clone();
-        let statement = match &heartbeat.statement {
+        let due = self
+            .statement_at
+            .is_none_or(|at| at.elapsed() >= STATEMENT_EVERY);
+        let signed = heartbeat.statement.as_ref().filter(|_| due);
+        let statement = match signed {
             Some(signed) => self.statement(signed).await,
             None => None,
         };
-        if heartbeat.statement.is_some() && statement.is_none() {
+        if signed.is_some() {
+            self.statement_at = Some(Instant::now());
+        }
+        if signed.is_some() && statement.is_none() {
             self.shared.refused(
                 self.connection.peer(),
                 "statement",

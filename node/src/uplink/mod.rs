@@ -77,6 +77,8 @@ pub struct UplinkConfig {
     pub reading: Reading,
     /// How a dead line is noticed.
     pub keep_alive: KeepAlive,
+    /// About how long a stream lives before it is opened anew, make before break; each is up to a quarter shorter or longer.
+    pub stream_life: Duration,
     /// How long a batch may stay without any answer before the stream is given up. A `Throttle` counts as an answer.
     pub answer_within: Duration,
     /// Lanes that this uplink carries. Empty: a standby that only shows that it is there.
@@ -84,7 +86,8 @@ pub struct UplinkConfig {
 }
 
 impl UplinkConfig {
-    /// Defaults: heartbeat 5 s, grace 5 s, keep-alive 10 s + 10 s, an answer within 60 s, both lanes, reading inline.
+    /// Defaults: heartbeat 5 s, grace 5 s, keep-alive 10 s + 10 s, an answer within 60 s, a stream's life about an hour,
+    /// both lanes, reading inline.
     pub fn new(
         name: impl Into<String>,
         endpoints: Vec<http::Uri>,
@@ -100,6 +103,7 @@ impl UplinkConfig {
             quarantine,
             reading: Reading::Inline,
             keep_alive: KeepAlive::default(),
+            stream_life: Duration::from_secs(3600),
             answer_within: Duration::from_secs(60),
             lanes: Lane::ALL.to_vec(),
         }

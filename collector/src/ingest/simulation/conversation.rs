@@ -28,17 +28,29 @@ fn every_batch_is_stored_once_and_in_order_and_the_sums_agree() {
     sim.client("h1", async move {
         let running = forwarder.start();
         for n in 0..100 {
-            let lane = if n % 10 == 0 { Lane::Alert } else { Lane::Routine };
+            let lane = if n % 10 == 0 {
+                Lane::Alert
+            } else {
+                Lane::Routine
+            };
             forwarder.owner.seal(lane, format!("event {n}").as_bytes());
             if n % 7 == 0 {
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
         }
         let owner = &forwarder.owner;
-        until("all is acknowledged", || owner.acked(Lane::Alert) == 10 && owner.acked(Lane::Routine) == 90).await;
+        until("all is acknowledged", || {
+            owner.acked(Lane::Alert) == 10 && owner.acked(Lane::Routine) == 90
+        })
+        .await;
         let status = running.status();
-        assert_eq!((status.acked_batches, status.sent_batches), ([10, 90], [10, 90]));
-        assert!(status.connected_to.is_some() && status.parked.is_none() && status.last_error.is_none());
+        assert_eq!(
+            (status.acked_batches, status.sent_batches),
+            ([10, 90], [10, 90])
+        );
+        assert!(
+            status.connected_to.is_some() && status.parked.is_none() && status.last_error.is_none()
+        );
         running.end().await;
         Ok(())
     });
@@ -46,7 +58,12 @@ fn every_batch_is_stored_once_and_in_order_and_the_sums_agree() {
     seen.memory.assert_whole(100);
     assert_eq!(seen.metrics.all_taken(), 100);
     assert_eq!(seen.metrics.batches(Outcome::Stored), 100);
-    assert!(seen.memory.stored().iter().all(|batch| batch.peer == batch.sealer));
+    assert!(
+        seen.memory
+            .stored()
+            .iter()
+            .all(|batch| batch.peer == batch.sealer)
+    );
 }
 
 #[test]
@@ -62,12 +79,24 @@ fn a_heartbeat_tells_the_collector_what_waits_and_how_far_the_chains_reach() {
         until("acknowledged", || forwarder.owner.acked(Lane::Routine) == 1).await;
         let id = forwarder.identity.current().id.clone();
         // One comes at once, and tells of what waited then; the next is due after five seconds.
-        until("a heartbeat has come", || seen.peer(&id).statement.is_some()).await;
-        until("another has come", || seen.peer(&id).backlog[1].batches == 0).await;
+        until("a heartbeat has come", || {
+            seen.peer(&id).statement.is_some()
+        })
+        .await;
+        until("another has come", || {
+            seen.peer(&id).backlog[1].batches == 0
+        })
+        .await;
         let status = seen.peer(&id);
         let statement = status.statement.unwrap();
-        assert_eq!((statement.epoch, statement.heads[1].next), (forwarder.owner.epoch(), 1));
-        assert_eq!((status.streams, status.sources_last_read.get("auth")), (1, Some(&5)));
+        assert_eq!(
+            (statement.epoch, statement.heads[1].next),
+            (forwarder.owner.epoch(), 1)
+        );
+        assert_eq!(
+            (status.streams, status.sources_last_read.get("auth")),
+            (1, Some(&5))
+        );
         running.end().await;
         until("gone", || seen.peer(&id).streams == 0).await;
         Ok(())
@@ -84,7 +113,9 @@ fn at_stop_everything_that_is_spooled_is_still_offered() {
     collector.join(&mut sim, "c1");
     sim.client("h1", async move {
         for n in 0..200 {
-            forwarder.owner.seal(Lane::Routine, format!("event {n}").as_bytes());
+            forwarder
+                .owner
+                .seal(Lane::Routine, format!("event {n}").as_bytes());
         }
         let running = forwarder.start();
         running.end().await;
@@ -107,7 +138,10 @@ fn at_stop_without_a_collector_the_grace_period_ends_the_waiting() {
         let begin = tokio::time::Instant::now();
         running.end().await;
         let took = begin.elapsed();
-        assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(7), "{took:?}");
+        assert!(
+            took >= Duration::from_secs(5) && took < Duration::from_secs(7),
+            "{took:?}"
+        );
         assert_eq!(forwarder.owner.acked(Lane::Routine), 0);
         Ok(())
     });
@@ -133,15 +167,24 @@ impl Connector for Cutting {
     async fn connect(&self, host: &str, port: u16) -> io::Result<Self::Io> {
         let io = SimulatedConnector.connect(host, port).await?;
         let first = self.connections.fetch_add(1, Ordering::Relaxed) == 0;
-        Ok(Cut { io, by: first.then(|| self.clone()) })
+        Ok(Cut {
+            io,
+            by: first.then(|| self.clone()),
+        })
     }
 }
 
 impl<Io> Cut<Io> {
     /// One use more; an error when that was one too many.
     fn used(&self, reading: bool) -> io::Result<()> {
-        let Some(by) = self.by.as_ref().filter(|by| by.reads == reading) else { return Ok(()) };
-        match by.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+        let Some(by) = self.by.as_ref().filter(|by| by.reads == reading) else {
+            return Ok(());
+        };
+        match by
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            }) {
             Ok(_) => Ok(()),
             Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
         }
@@ -149,7 +192,11 @@ impl<Io> Cut<Io> {
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Cut<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -160,7 +207,11 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Cut<Io> {
 }
 
 impl<Io: AsyncWrite + Unpin> AsyncWrite for Cut<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.used(false)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -182,19 +233,30 @@ fn cut_at(agency: &Agency, reads: bool, at: u64) -> bool {
     // Without Welcome's help every repetition reaches the ledger.
     collector.memory.tell_held(at % 2 == 0);
     forwarder.config.heartbeat = Duration::from_millis(50);
-    let connector = Cutting { reads, left: Arc::new(AtomicU64::new(at)), connections: Arc::default() };
+    let connector = Cutting {
+        reads,
+        left: Arc::new(AtomicU64::new(at)),
+        connections: Arc::default(),
+    };
     let mut sim = network(1000 + at);
     collector.join(&mut sim, "c1");
     let cutting = connector.clone();
     sim.client("h1", async move {
         let running = forwarder.start_with(connector);
         for n in 0..12 {
-            let lane = if n % 4 == 0 { Lane::Alert } else { Lane::Routine };
+            let lane = if n % 4 == 0 {
+                Lane::Alert
+            } else {
+                Lane::Routine
+            };
             forwarder.owner.seal(lane, format!("event {n}").as_bytes());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         let owner = &forwarder.owner;
-        until("all is acknowledged", || owner.acked(Lane::Alert) == 3 && owner.acked(Lane::Routine) == 9).await;
+        until("all is acknowledged", || {
+            owner.acked(Lane::Alert) == 3 && owner.acked(Lane::Routine) == 9
+        })
+        .await;
         running.end().await;
         Ok(())
     });
@@ -202,10 +264,15 @@ fn cut_at(agency: &Agency, reads: bool, at: u64) -> bool {
     collector.memory.assert_whole(12);
     assert_eq!(
         collector.metrics.all_taken(),
-        [Outcome::Stored, Outcome::Duplicate, Outcome::Rejected, Outcome::Unanswered]
-            .map(|outcome| collector.metrics.batches(outcome))
-            .iter()
-            .sum::<u64>()
+        [
+            Outcome::Stored,
+            Outcome::Duplicate,
+            Outcome::Rejected,
+            Outcome::Unanswered
+        ]
+        .map(|outcome| collector.metrics.batches(outcome))
+        .iter()
+        .sum::<u64>()
     );
     cutting.connections.load(Ordering::Relaxed) > 1
 }
@@ -214,7 +281,9 @@ fn cut_at(agency: &Agency, reads: bool, at: u64) -> bool {
 fn a_line_that_is_cut_at_any_message_repeats_and_loses_nothing() {
     let agency = Agency::new();
     for reads in [false, true] {
-        let cuts = (0..200).take_while(|at| cut_at(&agency, reads, *at)).count();
+        let cuts = (0..200)
+            .take_while(|at| cut_at(&agency, reads, *at))
+            .count();
         assert!(cuts > 12, "only {cuts} places to cut at, reading: {reads}");
     }
 }

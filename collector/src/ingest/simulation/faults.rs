@@ -20,15 +20,25 @@ fn a_partition_is_noticed_by_the_keep_alive_and_healed() {
         turmoil::partition("h1", "c1");
         let begin = Instant::now();
         forwarder.owner.seal(Lane::Routine, b"meanwhile");
-        until("the loss is noticed", || running.status().connected_to.is_none()).await;
+        until("the loss is noticed", || {
+            running.status().connected_to.is_none()
+        })
+        .await;
         let took = begin.elapsed();
         assert!(took <= Duration::from_secs(21), "{took:?}");
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(forwarder.owner.acked(Lane::Routine), 1);
         turmoil::repair("h1", "c1");
         let begin = Instant::now();
-        until("acknowledged after the repair", || forwarder.owner.acked(Lane::Routine) == 2).await;
-        assert!(begin.elapsed() <= Duration::from_secs(41), "{:?}", begin.elapsed());
+        until("acknowledged after the repair", || {
+            forwarder.owner.acked(Lane::Routine) == 2
+        })
+        .await;
+        assert!(
+            begin.elapsed() <= Duration::from_secs(41),
+            "{:?}",
+            begin.elapsed()
+        );
         running.end().await;
         Ok(())
     });
@@ -45,9 +55,14 @@ fn a_long_line_is_slow_and_loses_nothing() {
     sim.client("h1", async move {
         let running = forwarder.start();
         for n in 0..50 {
-            forwarder.owner.seal(Lane::Routine, format!("event {n}").as_bytes());
+            forwarder
+                .owner
+                .seal(Lane::Routine, format!("event {n}").as_bytes());
         }
-        until("acknowledged", || forwarder.owner.acked(Lane::Routine) == 50).await;
+        until("acknowledged", || {
+            forwarder.owner.acked(Lane::Routine) == 50
+        })
+        .await;
         running.end().await;
         Ok(())
     });
@@ -67,12 +82,19 @@ fn a_collector_that_is_killed_again_and_again_stores_each_batch_once() {
         sim.client("h1", async move {
             let running = forwarder.start();
             for n in 0..400 {
-                let lane = if n % 20 == 0 { Lane::Alert } else { Lane::Routine };
+                let lane = if n % 20 == 0 {
+                    Lane::Alert
+                } else {
+                    Lane::Routine
+                };
                 forwarder.owner.seal(lane, format!("event {n}").as_bytes());
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let owner = &forwarder.owner;
-            until("all is acknowledged", || owner.acked(Lane::Alert) == 20 && owner.acked(Lane::Routine) == 380).await;
+            until("all is acknowledged", || {
+                owner.acked(Lane::Alert) == 20 && owner.acked(Lane::Routine) == 380
+            })
+            .await;
             running.end().await;
             Ok(())
         });
@@ -102,14 +124,19 @@ fn a_lost_acknowledgement_means_sent_again_and_stored_once() {
         sim.client("h1", async move {
             let running = forwarder.start();
             for n in 0..10 {
-                forwarder.owner.seal(Lane::Routine, format!("event {n}").as_bytes());
+                forwarder
+                    .owner
+                    .seal(Lane::Routine, format!("event {n}").as_bytes());
             }
             until("stored", || memory.count() == 10).await;
             // It is stored and says nothing: the stream is given up.
             until("given up", || running.status().reconnects > 0).await;
             assert_eq!(forwarder.owner.acked(Lane::Routine), 0);
             memory.answer(true);
-            until("acknowledged", || forwarder.owner.acked(Lane::Routine) == 10).await;
+            until("acknowledged", || {
+                forwarder.owner.acked(Lane::Routine) == 10
+            })
+            .await;
             // What Welcome proves to be held is not even sent; what it does not tell is answered as stored.
             assert_eq!(memory.duplicates() > 0, !tells_held);
             running.end().await;
@@ -128,7 +155,10 @@ fn with_two_collectors_the_stream_is_up_on_the_other_at_once() {
     let mut sim = network(40);
     first.join(&mut sim, "c1");
     second.join(&mut sim, "c2");
-    let (memories, owner) = ([first.memory.clone(), second.memory.clone()], std::sync::Arc::clone(&forwarder.owner));
+    let (memories, owner) = (
+        [first.memory.clone(), second.memory.clone()],
+        std::sync::Arc::clone(&forwarder.owner),
+    );
     sim.client("h1", async move {
         let running = forwarder.start();
         forwarder.owner.seal(Lane::Routine, b"before");
@@ -137,8 +167,15 @@ fn with_two_collectors_the_stream_is_up_on_the_other_at_once() {
         until("lost", || running.status().reconnects > 0).await;
         let begin = Instant::now();
         forwarder.owner.seal(Lane::Routine, b"after");
-        until("acknowledged elsewhere", || forwarder.owner.acked(Lane::Routine) == 2).await;
-        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+        until("acknowledged elsewhere", || {
+            forwarder.owner.acked(Lane::Routine) == 2
+        })
+        .await;
+        assert!(
+            begin.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begin.elapsed()
+        );
         running.end().await;
         Ok(())
     });
@@ -167,12 +204,21 @@ fn a_collector_that_drains_is_left_without_a_pause() {
         let mut longest = Duration::ZERO;
         for n in 0..300_u64 {
             if n == 100 {
-                let stopped = if first.memory.count() > 0 { &first } else { &second };
+                let stopped = if first.memory.count() > 0 {
+                    &first
+                } else {
+                    &second
+                };
                 stopped.stop.cancel();
             }
             let begin = Instant::now();
-            forwarder.owner.seal(Lane::Routine, format!("event {n}").as_bytes());
-            until("acknowledged", || forwarder.owner.acked(Lane::Routine) == n + 1).await;
+            forwarder
+                .owner
+                .seal(Lane::Routine, format!("event {n}").as_bytes());
+            until("acknowledged", || {
+                forwarder.owner.acked(Lane::Routine) == n + 1
+            })
+            .await;
             longest = longest.max(begin.elapsed());
         }
         // A round trip is 20 ms at most; a lost stream would have cost a new handshake.
@@ -185,6 +231,40 @@ fn a_collector_that_drains_is_left_without_a_pause() {
     let counts = collectors.map(|collector| collector.memory.count());
     assert_eq!(counts[0] + counts[1], 300);
     assert!(counts.iter().all(|count| *count >= 100), "{counts:?}");
+}
+
+#[test]
+fn a_stream_has_a_bounded_life_and_moves_without_a_pause() {
+    let agency = Agency::new();
+    let (collector, mut forwarder) = (agency.collector("c1"), agency.forwarder("h1", &["c1"]));
+    forwarder.config.stream_life = Duration::from_secs(1);
+    let mut sim = network(52);
+    collector.join(&mut sim, "c1");
+    let seen = collector.clone();
+    sim.client("h1", async move {
+        let running = forwarder.start();
+        let mut longest = Duration::ZERO;
+        for n in 0..300_u64 {
+            let begin = Instant::now();
+            forwarder
+                .owner
+                .seal(Lane::Routine, format!("event {n}").as_bytes());
+            until("acknowledged", || {
+                forwarder.owner.acked(Lane::Routine) == n + 1
+            })
+            .await;
+            longest = longest.max(begin.elapsed());
+        }
+        assert!(running.status().reconnects >= 2, "{:?}", running.status());
+        assert!(longest < Duration::from_millis(150), "{longest:?}");
+        // The old ones are gone.
+        let id = forwarder.identity.current().id.clone();
+        until("one stream is left", || seen.peer(&id).streams <= 1).await;
+        running.end().await;
+        Ok(())
+    });
+    sim.run().unwrap();
+    collector.memory.assert_whole(300);
 }
 
 #[test]
@@ -212,7 +292,11 @@ fn a_lone_collector_that_drains_is_dialled_again_when_it_is_back() {
         stop.cancel();
         forwarder.owner.seal(Lane::Routine, b"after");
         until("acknowledged", || forwarder.owner.acked(Lane::Routine) == 2).await;
-        assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            begin.elapsed()
+        );
         running.end().await;
         Ok(())
     });

@@ -49,23 +49,37 @@ impl Connector for Narrow {
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<NarrowIo> {
         let io = SimulatedConnector.connect(host, port).await?;
-        Ok(NarrowIo { io, written: Arc::clone(&self.written), pause: Box::pin(sleep(Duration::ZERO)) })
+        Ok(NarrowIo {
+            io,
+            written: Arc::clone(&self.written),
+            pause: Box::pin(sleep(Duration::ZERO)),
+        })
     }
 }
 
 impl AsyncRead for NarrowIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for NarrowIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.pause.as_mut().poll(cx));
         let some = buf.len().min(8000);
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, &buf[..some]))?;
         self.written.fetch_add(written as u64, Ordering::Relaxed);
-        self.pause.as_mut().reset(Instant::now() + Duration::from_millis(2));
+        self.pause
+            .as_mut()
+            .reset(Instant::now() + Duration::from_millis(2));
         Poll::Ready(Ok(written))
     }
 
@@ -89,17 +103,28 @@ fn an_alert_overtakes_a_routine_backlog_but_for_one_batch() {
         let (memory, line) = (collector.memory.clone(), Narrow::default());
         sim.client("h1", async move {
             for n in 0..30 {
-                forwarder.owner.seal(Lane::Routine, &noise(n, BATCH_BYTES as usize));
+                forwarder
+                    .owner
+                    .seal(Lane::Routine, &noise(n, BATCH_BYTES as usize));
             }
             let running = forwarder.start_with(line.clone());
-            until("under way", || line.written.load(Ordering::Relaxed) > 5 * BATCH_BYTES + seed * 30_000).await;
+            until("under way", || {
+                line.written.load(Ordering::Relaxed) > 5 * BATCH_BYTES + seed * 30_000
+            })
+            .await;
             let on_the_line = line.written.load(Ordering::Relaxed).div_ceil(BATCH_BYTES);
             forwarder.owner.seal(Lane::Alert, b"an alert");
             until("acknowledged", || forwarder.owner.acked(Lane::Alert) == 1).await;
             let stored = memory.stored();
-            let before_it = stored.iter().position(|batch| batch.lane == Lane::Alert).unwrap() as u64;
+            let before_it = stored
+                .iter()
+                .position(|batch| batch.lane == Lane::Alert)
+                .unwrap() as u64;
             // What is being written, and one more.
-            assert!(before_it <= on_the_line + 1, "{before_it} before it, {on_the_line} were on the line");
+            assert!(
+                before_it <= on_the_line + 1,
+                "{before_it} before it, {on_the_line} were on the line"
+            );
             until("all", || forwarder.owner.acked(Lane::Routine) == 30).await;
             running.end().await;
             Ok(())
@@ -126,9 +151,16 @@ fn a_full_buffer_holds_back_routine_batches_and_lets_alerts_through() {
         }
         until("throttled", || running.status().throttled.is_some()).await;
         for n in 0..5 {
-            forwarder.owner.seal(Lane::Alert, format!("alert {n}").as_bytes());
+            forwarder
+                .owner
+                .seal(Lane::Alert, format!("alert {n}").as_bytes());
             until("the alert is stored", || {
-                memory.stored().iter().filter(|batch| batch.lane == Lane::Alert).count() == n + 1
+                memory
+                    .stored()
+                    .iter()
+                    .filter(|batch| batch.lane == Lane::Alert)
+                    .count()
+                    == n + 1
             })
             .await;
             // Longer than the answer may take: a Throttle is an answer.
@@ -137,8 +169,14 @@ fn a_full_buffer_holds_back_routine_batches_and_lets_alerts_through() {
         assert_eq!(memory.count(), 6);
         assert_eq!(running.status().reconnects, 0);
         memory.set_room(true);
-        until("all", || forwarder.owner.acked(Lane::Routine) == 21 && forwarder.owner.acked(Lane::Alert) == 5).await;
-        until("no longer throttled", || running.status().throttled.is_none()).await;
+        until("all", || {
+            forwarder.owner.acked(Lane::Routine) == 21 && forwarder.owner.acked(Lane::Alert) == 5
+        })
+        .await;
+        until("no longer throttled", || {
+            running.status().throttled.is_none()
+        })
+        .await;
         running.end().await;
         Ok(())
     });
@@ -155,12 +193,19 @@ fn a_cold_backlog_is_read_beside_the_runtime_and_in_order() {
     collector.join(&mut sim, "c1");
     sim.client("h1", async move {
         for n in 0..100 {
-            let lane = if n % 10 == 0 { Lane::Alert } else { Lane::Routine };
+            let lane = if n % 10 == 0 {
+                Lane::Alert
+            } else {
+                Lane::Routine
+            };
             forwarder.owner.seal(lane, &noise(n, 5_000));
         }
         let running = forwarder.start();
         let owner = &forwarder.owner;
-        until("all", || owner.acked(Lane::Alert) == 10 && owner.acked(Lane::Routine) == 90).await;
+        until("all", || {
+            owner.acked(Lane::Alert) == 10 && owner.acked(Lane::Routine) == 90
+        })
+        .await;
         owner.seal(Lane::Alert, b"one more");
         until("all", || owner.acked(Lane::Alert) == 11).await;
         running.end().await;

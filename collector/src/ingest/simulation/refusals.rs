@@ -50,15 +50,34 @@ fn a_batch_with_a_defect_is_set_aside_and_the_line_goes_on() {
         until("all is acknowledged", || owner.acked(Lane::Routine) == 3).await;
         let set_aside = owner.told(|told| told.set_aside.clone());
         assert_eq!(set_aside.len(), 1);
-        assert_eq!((set_aside[0].reason, set_aside[0].events), (RejectReason::PayloadHash, 1));
+        assert_eq!(
+            (set_aside[0].reason, set_aside[0].events),
+            (RejectReason::PayloadHash, 1)
+        );
         assert_eq!(std::fs::read(&set_aside[0].file)?, broken);
-        assert_eq!((running.status().reconnects, running.status().rejected_batches), (0, [0, 1]));
+        assert_eq!(
+            (
+                running.status().reconnects,
+                running.status().rejected_batches
+            ),
+            (0, [0, 1])
+        );
 
         // Offered again, it is refused again, and no second gap is raised.
         let quarantine = Quarantine::new(forwarder.quarantine.clone());
         assert_eq!(quarantine.retry()?, 1);
-        until("refused again", || running.status().rejected_batches == [0, 2]).await;
-        until("set aside again", || quarantine.list().unwrap().iter().all(|entry| !entry.waits_for_retry)).await;
+        until("refused again", || {
+            running.status().rejected_batches == [0, 2]
+        })
+        .await;
+        until("set aside again", || {
+            quarantine
+                .list()
+                .unwrap()
+                .iter()
+                .all(|entry| !entry.waits_for_retry)
+        })
+        .await;
         assert_eq!(quarantine.list()?.len(), 1);
         assert_eq!(owner.told(|told| told.set_aside.len()), 1);
         running.end().await;
@@ -80,11 +99,18 @@ fn a_batch_that_was_refused_by_mistake_is_delivered_when_offered_again() {
     sim.client("h1", async move {
         let quarantine = Quarantine::new(forwarder.quarantine.clone());
         let sound = forwarder.owner.sealed(Lane::Alert, b"an alert");
-        quarantine.put(Lane::Alert, RejectReason::Signature, &stored::encode(&sound))?;
+        quarantine.put(
+            Lane::Alert,
+            RejectReason::Signature,
+            &stored::encode(&sound),
+        )?;
         quarantine.retry()?;
         let running = forwarder.start();
         until("stored", || memory.count() == 1).await;
-        until("gone from quarantine", || quarantine.list().unwrap().is_empty()).await;
+        until("gone from quarantine", || {
+            quarantine.list().unwrap().is_empty()
+        })
+        .await;
         running.end().await;
         Ok(())
     });
@@ -113,7 +139,11 @@ fn three_defects_in_a_row_stop_the_stream_and_it_says_so() {
         // One at a time from then on, until something is stored.
         let begin = Instant::now();
         until("all", || owner.acked(Lane::Routine) == 6).await;
-        assert!(begin.elapsed() > Duration::from_secs(30), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() > Duration::from_secs(30),
+            "{:?}",
+            begin.elapsed()
+        );
         assert_eq!(owner.told(|told| told.set_aside.len()), 5);
         until("no longer parked", || running.status().parked.is_none()).await;
         running.end().await;
@@ -150,9 +180,15 @@ fn a_fork_is_never_acknowledged_and_ends_in_a_new_epoch() {
                 owner.seal(Lane::Alert, b"alert 0");
             }
             let running = forwarder.start();
-            until("told of the fork", || owner.told(|told| !told.forked.is_empty())).await;
+            until("told of the fork", || {
+                owner.told(|told| !told.forked.is_empty())
+            })
+            .await;
             let forked = owner.told(|told| told.forked[0].clone());
-            assert_eq!((forked.lane, forked.from[1].0, forked.stored.concat().len()), (Lane::Routine, 0, 0));
+            assert_eq!(
+                (forked.lane, forked.from[1].0, forked.stored.concat().len()),
+                (Lane::Routine, 0, 0)
+            );
             assert_eq!(owner.acked(Lane::Routine), 0);
             assert_eq!(owner.acked(Lane::Alert), u64::from(!tells_held));
             assert!(running.status().parked.unwrap().contains("fork"));
@@ -164,7 +200,14 @@ fn a_fork_is_never_acknowledged_and_ends_in_a_new_epoch() {
             owner.pass([watchline_spool::ItemNo(alerts), first]);
             until("all", || owner.acked(Lane::Routine) == first.0 + 2).await;
             running.end().await;
-            assert_eq!(memory.stored().iter().filter(|batch| batch.epoch == owner.epoch()).count(), 2);
+            assert_eq!(
+                memory
+                    .stored()
+                    .iter()
+                    .filter(|batch| batch.epoch == owner.epoch())
+                    .count(),
+                2
+            );
             Ok(())
         });
         sim.run().unwrap();
@@ -190,7 +233,9 @@ fn a_collector_of_another_agency_parks_the_line_and_once_cured_everything_is_del
     let (authority, cures) = (agency.authority, Arc::clone(&cured));
     sim.client("h1", async move {
         for n in 0..20 {
-            forwarder.owner.seal(Lane::Routine, format!("event {n}").as_bytes());
+            forwarder
+                .owner
+                .seal(Lane::Routine, format!("event {n}").as_bytes());
         }
         let running = forwarder.start();
         until("parked", || running.status().parked.is_some()).await;
@@ -225,7 +270,10 @@ fn a_forwarder_whose_certificate_is_refused_parks_says_why_and_goes_on_with_a_ne
     write(&folder.join("h1.pem"), &revoked.certificate);
     forwarder.identity.reload().unwrap();
     agency.authority.revoke(&revoked);
-    write(&agency.directory.path().join("c1/crl.pem"), &agency.authority.revocations());
+    write(
+        &agency.directory.path().join("c1/crl.pem"),
+        &agency.authority.revocations(),
+    );
     collector.identity.reload().unwrap();
     let renewed = agency.authority.forwarder("moh", "h1");
     let mut sim = network(75);
@@ -244,7 +292,11 @@ fn a_forwarder_whose_certificate_is_refused_parks_says_why_and_goes_on_with_a_ne
         let begin = Instant::now();
         until("acknowledged", || forwarder.owner.acked(Lane::Routine) == 1).await;
         // At once, whatever the back-off was at.
-        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begin.elapsed()
+        );
         assert_eq!(forwarder.owner.told(|told| told.set_aside.len()), 0);
         running.end().await;
         Ok(())
@@ -274,7 +326,11 @@ fn a_revoked_peers_open_stream_is_closed_within_a_second() {
         write(&crl, &agency.authority.revocations());
         let begin = Instant::now();
         until("closed", || running.status().connected_to.is_none()).await;
-        assert!(begin.elapsed() < Duration::from_millis(1100), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_millis(1100),
+            "{:?}",
+            begin.elapsed()
+        );
         assert!(running.status().parked.is_some());
         forwarder.owner.seal(Lane::Routine, b"another");
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -294,7 +350,9 @@ fn a_forwarder_cannot_seal_as_another_host() {
     collector.join(&mut sim, "c1");
     sim.client("h1", async move {
         let foreign = other.owner.sealed(Lane::Routine, b"not mine");
-        forwarder.owner.append(Lane::Routine, &stored::encode(&foreign));
+        forwarder
+            .owner
+            .append(Lane::Routine, &stored::encode(&foreign));
         let running = forwarder.start();
         until("parked", || running.status().parked.is_some()).await;
         assert!(running.status().parked.unwrap().contains("wrong_agency"));
@@ -312,7 +370,10 @@ fn strangers_and_slow_handshakes_harm_nobody() {
     let agency = Agency::new();
     let (collector, forwarder) = (agency.collector("c1"), agency.forwarder("h1", &["c1"]));
     // Same names, another CA.
-    let stranger = Agency { authority: Authority::new("watch.example"), directory: tempfile::tempdir().unwrap() };
+    let stranger = Agency {
+        authority: Authority::new("watch.example"),
+        directory: tempfile::tempdir().unwrap(),
+    };
     let stranger = stranger.forwarder("h1", &["c1"]);
     let mut sim = network(78);
     collector.join(&mut sim, "c1");
@@ -344,10 +405,19 @@ fn strangers_and_slow_handshakes_harm_nobody() {
     sim.client("h1", async move {
         let running = forwarder.start();
         for n in 0..10 {
-            forwarder.owner.seal(Lane::Routine, format!("event {n}").as_bytes());
+            forwarder
+                .owner
+                .seal(Lane::Routine, format!("event {n}").as_bytes());
             let begin = Instant::now();
-            until("acknowledged", || forwarder.owner.acked(Lane::Routine) == n + 1).await;
-            assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+            until("acknowledged", || {
+                forwarder.owner.acked(Lane::Routine) == n + 1
+            })
+            .await;
+            assert!(
+                begin.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                begin.elapsed()
+            );
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
         running.end().await;
@@ -355,5 +425,9 @@ fn strangers_and_slow_handshakes_harm_nobody() {
     });
     sim.run().unwrap();
     collector.memory.assert_whole(10);
-    assert!(refusals.count("handshake") >= 101, "{}", refusals.count("handshake"));
+    assert!(
+        refusals.count("handshake") >= 101,
+        "{}",
+        refusals.count("handshake")
+    );
 }

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use watchline_node::{
     identity::{Identity, Refusals, testing::Authority},
     uplink::{
-        Connector, Forked, NoChains, Owner, Queue, SetAside, Uplink, UplinkConfig, UplinkMetrics, UplinkStatus, Vitals,
+        Connector, Forked, NoChains, Owner, Queue, SetAside, Uplink, UplinkConfig, UplinkMetrics,
+        UplinkStatus, Vitals,
     },
 };
 use watchline_proto::{
@@ -106,7 +107,10 @@ impl Memory {
             commit_takes: Duration::from_millis(2),
             withheld: Vec::new(),
         };
-        Memory { inner: Arc::new(Mutex::new(inner)), room: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
+        Memory {
+            inner: Arc::new(Mutex::new(inner)),
+            room: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
     }
 
     pub(super) fn stored(&self) -> Vec<StoredBatch> {
@@ -151,7 +155,10 @@ impl Memory {
         assert_eq!(stored.len(), batches, "{stored:#?}");
         let mut chains: BTreeMap<_, Vec<u64>> = BTreeMap::new();
         for batch in stored {
-            chains.entry((batch.sealer, batch.epoch, batch.lane)).or_default().push(batch.sequence);
+            chains
+                .entry((batch.sealer, batch.epoch, batch.lane))
+                .or_default()
+                .push(batch.sequence);
         }
         for (chain, sequences) in chains {
             let expected: Vec<u64> = (0..sequences.len() as u64).collect();
@@ -167,17 +174,21 @@ impl Store for Memory {
         let mut inner = lock(&self.inner);
         let seal = &incoming.seal;
         let same_place = inner.stored.iter().find(|b| {
-            (&b.sealer, b.epoch, b.lane, b.sequence) == (&seal.sealer, seal.epoch, seal.lane, seal.sequence)
+            (&b.sealer, b.epoch, b.lane, b.sequence)
+                == (&seal.sealer, seal.epoch, seal.lane, seal.sequence)
         });
         let before = inner.stored.iter().find(|b| {
-            (&b.sealer, b.epoch, b.lane, b.sequence + 1) == (&seal.sealer, seal.epoch, seal.lane, seal.sequence)
+            (&b.sealer, b.epoch, b.lane, b.sequence + 1)
+                == (&seal.sealer, seal.epoch, seal.lane, seal.sequence)
         });
         let decision = match same_place {
             Some(held) if held.hash == incoming.seal_hash => Decision::Duplicate,
-            Some(_) => Decision::Fork { detail: "another seal is held at this place".to_owned() },
-            None if before.is_some_and(|before| before.hash != seal.previous) => {
-                Decision::Fork { detail: "the chain does not continue what is held".to_owned() }
-            }
+            Some(_) => Decision::Fork {
+                detail: "another seal is held at this place".to_owned(),
+            },
+            None if before.is_some_and(|before| before.hash != seal.previous) => Decision::Fork {
+                detail: "the chain does not continue what is held".to_owned(),
+            },
             None => Decision::Stored,
         };
         match decision {
@@ -215,14 +226,25 @@ impl Store for Memory {
         // As these tests go, every chain is one range from 0.
         let mut last: HashMap<(Epoch, Lane), (u64, Hash)> = HashMap::new();
         for batch in inner.stored.iter().filter(|batch| batch.sealer == *sealer) {
-            let entry = last.entry((batch.epoch, batch.lane)).or_insert((batch.sequence, batch.hash));
+            let entry = last
+                .entry((batch.epoch, batch.lane))
+                .or_insert((batch.sequence, batch.hash));
             if batch.sequence >= entry.0 {
                 *entry = (batch.sequence, batch.hash);
             }
         }
         let held = last.into_iter().map(|((epoch, lane), (sequence, hash))| {
-            let range = HeldRange { first: 0, end: sequence + 1, previous: Hash::ZERO, last: hash };
-            wire::ChainHeld::from(&ChainHeld { epoch, lane, ranges: vec![range] })
+            let range = HeldRange {
+                first: 0,
+                end: sequence + 1,
+                previous: Hash::ZERO,
+                last: hash,
+            };
+            wire::ChainHeld::from(&ChainHeld {
+                epoch,
+                lane,
+                ranges: vec![range],
+            })
         });
         held.collect()
     }
@@ -369,8 +391,18 @@ impl SpoolOwner {
     /// A batch, sealed and not stored.
     pub(super) fn sealed(&self, lane: Lane, body: &[u8]) -> wire::SealedBatch {
         let mut builder = PayloadBuilder::new();
-        let origin = builder.origin(&Origin { source: "auth".into(), kind: "file".into(), attributes: Vec::new() });
-        let meta = EventMeta { origin, observed_unix_nano: 1, time_unix_nano: None, severity: 9, attributes: &[] };
+        let origin = builder.origin(&Origin {
+            source: "auth".into(),
+            kind: "file".into(),
+            attributes: Vec::new(),
+        });
+        let meta = EventMeta {
+            origin,
+            observed_unix_nano: 1,
+            time_unix_nano: None,
+            severity: 9,
+            attributes: &[],
+        };
         builder.push(body, meta);
         let payload = builder.finish().unwrap();
         let draft = Draft {
@@ -389,15 +421,27 @@ impl SpoolOwner {
     pub(super) fn append(&self, lane: Lane, item: &[u8]) -> ItemNo {
         let parts = [item];
         let frame = spool::Frame {
-            items: vec![spool::Item { lane: lane.index(), parts: &parts }],
+            items: vec![spool::Item {
+                lane: lane.index(),
+                parts: &parts,
+            }],
             ..spool::Frame::default()
         };
         lock(&self.spool).append(&frame).unwrap().first[lane.index()]
     }
 
     fn mark(&self, next: [ItemNo; LANES]) {
-        let mark = spool::Mark { reader: READER.to_owned(), next, note: Bytes::new() };
-        lock(&self.spool).append(&spool::Frame { marks: vec![mark], ..spool::Frame::default() }).unwrap();
+        let mark = spool::Mark {
+            reader: READER.to_owned(),
+            next,
+            note: Bytes::new(),
+        };
+        lock(&self.spool)
+            .append(&spool::Frame {
+                marks: vec![mark],
+                ..spool::Frame::default()
+            })
+            .unwrap();
     }
 
     /// Goes on under a new epoch.
@@ -421,7 +465,10 @@ impl Owner for SpoolOwner {
     fn acked(&self, next: [ItemNo; LANES]) {
         {
             let mut acked = lock(&self.acked);
-            assert!(next[0] >= acked[0] && next[1] >= acked[1], "{acked:?} then {next:?}");
+            assert!(
+                next[0] >= acked[0] && next[1] >= acked[1],
+                "{acked:?} then {next:?}"
+            );
             if *acked == next {
                 return;
             }
@@ -492,9 +539,17 @@ impl Forwarder {
             told: Mutex::default(),
         };
         let quarantine = directory.join("quarantine");
-        let endpoints = endpoints.iter().map(|name| format!("https://{name}:7443").parse().unwrap()).collect();
+        let endpoints = endpoints
+            .iter()
+            .map(|name| format!("https://{name}:7443").parse().unwrap())
+            .collect();
         let config = UplinkConfig::new("uplink", endpoints, quarantine.clone());
-        Forwarder { identity, owner: Arc::new(owner), quarantine, config }
+        Forwarder {
+            identity,
+            owner: Arc::new(owner),
+            quarantine,
+            config,
+        }
     }
 
     /// Starts an uplink on this host.
@@ -505,7 +560,11 @@ impl Forwarder {
     pub(super) fn start_with<C: Connector>(&self, connector: C) -> Running {
         let queue = {
             let spool = lock(&self.owner.spool);
-            Queue { reader: spool.reader(READER), view: spool.view(), name: READER.to_owned() }
+            Queue {
+                reader: spool.reader(READER),
+                view: spool.view(),
+                name: READER.to_owned(),
+            }
         };
         let stop = CancellationToken::new();
         let uplink = Uplink::new(
@@ -520,7 +579,12 @@ impl Forwarder {
         let status = uplink.status();
         let follow = tokio::spawn(self.identity.clone().follow_files(stop.clone()));
         let task = tokio::spawn(uplink.run(stop.clone()));
-        Running { status, stop, task, follow }
+        Running {
+            status,
+            stop,
+            task,
+            follow,
+        }
     }
 }
 
@@ -532,7 +596,10 @@ pub(super) struct Agency {
 
 impl Agency {
     pub(super) fn new() -> Agency {
-        Agency { authority: Authority::new("watch.example"), directory: tempfile::tempdir().unwrap() }
+        Agency {
+            authority: Authority::new("watch.example"),
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn folder(&self, name: &str) -> PathBuf {
@@ -544,14 +611,20 @@ impl Agency {
     /// A collector of agency `moh`.
     pub(super) fn collector(&self, name: &str) -> Collector {
         let folder = self.folder(name);
-        let identity = self.authority.collector("moh", name).load(&self.authority, &folder);
+        let identity = self
+            .authority
+            .collector("moh", name)
+            .load(&self.authority, &folder);
         Collector::new(identity, &folder, Memory::new())
     }
 
     /// A forwarder of agency `moh`.
     pub(super) fn forwarder(&self, name: &str, endpoints: &[&str]) -> Forwarder {
         let folder = self.folder(name);
-        let identity = self.authority.forwarder("moh", name).load(&self.authority, &folder);
+        let identity = self
+            .authority
+            .forwarder("moh", name)
+            .load(&self.authority, &folder);
         Forwarder::new(identity, &folder, endpoints)
     }
 }
