@@ -148,7 +148,11 @@ pub async fn run(
     };
     let tasks = [
         tokio::spawn(health::serve(config.health, endpoints, background.clone())),
-        tokio::spawn(identity.clone().follow_files(background.clone())),
+        tokio::spawn(
+            identity
+                .clone()
+                .follow_files(standing.checks.clone(), background.clone()),
+        ),
         tokio::spawn(Systemd::watchdog(|| true, background.clone())),
         tokio::spawn(set_checks(standing, background.clone())),
     ]

@@ -20,7 +20,13 @@ use crate::{
 };
 
 /// The checks of `/readyz`.
-pub(crate) const CHECKS: [&str; 4] = ["uplink", "backlog", "spool", "sources"];
+pub(crate) const CHECKS: [&str; 5] = [
+    "uplink",
+    "backlog",
+    "spool",
+    "sources",
+    watchline_node::identity::CHECK,
+];
 
 /// A backlog from which nothing was acknowledged for so long does not move.
 const BACKLOG_MOVES_WITHIN: Duration = Duration::from_secs(60);

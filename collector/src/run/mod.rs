@@ -3,13 +3,7 @@
 mod notices;
 mod outputs;
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
@@ -22,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use watchline_node::{
     health::{self, CheckState, Checks},
-    identity::{Identity, OwnState, Refusals},
+    identity::{self, Identity, Refusals},
     lifecycle::{Systemd, Version},
     uplink::Backlog,
 };
@@ -43,11 +37,9 @@ use crate::{
 };
 
 /// What decides `/readyz/ingest` and `grpc.health.v1`.
-const INGEST_CHECKS: &[&str] = &["ingest", "buffer"];
+const INGEST_CHECKS: &[&str] = &["ingest", "buffer", identity::CHECK];
 /// How long the last own events may take to be stored at the stop.
 const OWN_EVENTS_WITHIN: Duration = Duration::from_secs(2);
-/// Between looks at our own certificate's end.
-const OWN_CERTIFICATE_LOOK: Duration = Duration::from_secs(1);
 /// Connections that the kernel may hold before they are accepted: a whole fleet comes back at once.
 const LISTEN_BACKLOG: u32 = 4096;
 
@@ -167,7 +159,11 @@ impl Collector {
 
         let stop_lookers = CancellationToken::new();
         let mut lookers = JoinSet::new();
-        lookers.spawn(identity.clone().follow_files(stop_lookers.clone()));
+        lookers.spawn(
+            identity
+                .clone()
+                .follow_files(checks.clone(), stop_lookers.clone()),
+        );
         lookers.spawn(stopped_by(
             stop_lookers.clone(),
             notices::settle(damages, Arc::new(events.clone()), buffer.clone()),
@@ -188,11 +184,7 @@ impl Collector {
         let peers = ingest.peers();
         let stop_ingest = CancellationToken::new();
         let ingest = one(ingest.run(listener, stop_ingest.clone()));
-        lookers.spawn(follow_own_certificate(
-            identity.clone(),
-            checks.clone(),
-            stop_lookers.clone(),
-        ));
+        checks.ok("ingest");
 
         let silence = Silence::new();
         let (watch_config, watched) = watch::channel(config.watch.clone());
@@ -407,28 +399,6 @@ fn forwarders_that_connect_here(
     sealers
         .filter(|sealer| sealer.role() == Role::Forwarder)
         .collect()
-}
-
-/// Whether ingest can show who we are: looked at again each second, and when the files have changed.
-async fn follow_own_certificate(identity: Identity, checks: Checks, stop: CancellationToken) {
-    let mut changes = identity.changes();
-    loop {
-        let current = identity.current();
-        match current.own_state(SystemTime::now()) {
-            OwnState::Valid | OwnState::ExpiresSoon => checks.ok("ingest"),
-            OwnState::Expired => checks.failing("ingest", "our own certificate has expired"),
-            OwnState::NotYetValid => {
-                checks.failing("ingest", "our own certificate is not valid yet")
-            }
-            OwnState::Revoked => checks.failing("ingest", "our own certificate is revoked"),
-        }
-        drop(current);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(OWN_CERTIFICATE_LOOK) => {}
-            changed = changes.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// Whether ingest can take in what comes, for `grpc.health.v1`.

@@ -60,6 +60,24 @@ pub enum OwnState {
     Revoked,
 }
 
+impl OwnState {
+    /// Why no peer takes us; `None` while they do.
+    pub fn trouble(self) -> Option<&'static str> {
+        match self {
+            OwnState::Valid | OwnState::ExpiresSoon => None,
+            OwnState::Expired => {
+                Some("our certificate has expired; a valid one is taken as soon as it is there")
+            }
+            OwnState::NotYetValid => {
+                Some("our certificate is not valid yet, or this clock is behind")
+            }
+            OwnState::Revoked => {
+                Some("our certificate is revoked; another one is taken as soon as it is there")
+            }
+        }
+    }
+}
+
 impl Loaded {
     pub(super) fn read(config: &IdentityConfig) -> Result<Loaded, LoadError> {
         // Before the files: what changes while they are read is seen as changed by the next look.

@@ -41,6 +41,7 @@ use tokio::sync::watch;
 use watchline_proto::{Hash, SpiffeId, signature::VerifyingKey};
 
 pub use files::{LoadError, LoadProblem};
+pub use follow::CHECK;
 pub use loaded::{Loaded, OwnState};
 pub use peer::{Peer, peer_of};
 pub use refusals::Refusals;
@@ -63,6 +64,7 @@ struct Shared {
     reload_error: Mutex<Option<String>>,
     certificate_expiry: Gauge,
     crl_next_update: Gauge,
+    reloaded: Gauge,
 }
 
 /// A signer of batches whose certificate verified.
@@ -89,12 +91,13 @@ impl Identity {
             reload_error: Mutex::new(None),
             certificate_expiry: Gauge::default(),
             crl_next_update: Gauge::default(),
+            reloaded: Gauge::default(),
             current: ArcSwap::from_pointee(loaded),
         };
         let identity = Identity {
             shared: Arc::new(shared),
         };
-        identity.say_how_it_stands();
+        identity.say_how_it_stands(SystemTime::now());
         Ok(identity)
     }
 
@@ -178,12 +181,20 @@ impl Identity {
     }
 
     /// Registers `watchline_certificate_expiry_timestamp_seconds` and, where lists are configured,
-    /// `watchline_crl_next_update_timestamp_seconds` (the earliest).
+    /// `watchline_crl_next_update_timestamp_seconds` (the earliest), and `watchline_identity_last_reload_successful`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "watchline_certificate_expiry_timestamp_seconds",
             "When our own certificate ends, as Unix time",
             self.shared.certificate_expiry.clone(),
+        );
+        self.shared
+            .reloaded
+            .set(self.last_reload_error().is_none().into());
+        registry.register(
+            "watchline_identity_last_reload_successful",
+            "0 while the certificate files on disk are refused and an earlier set is in force",
+            self.shared.reloaded.clone(),
         );
         if self.current().crl_next_update.is_some() {
             registry.register(
@@ -195,8 +206,8 @@ impl Identity {
     }
 
     /// Logs and shows what is to be known of the set in force.
-    fn say_how_it_stands(&self) {
-        let (loaded, now) = (self.current(), SystemTime::now());
+    fn say_how_it_stands(&self, now: SystemTime) {
+        let loaded = self.current();
         self.shared
             .certificate_expiry
             .set(unix_seconds(loaded.not_after));

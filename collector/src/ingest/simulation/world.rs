@@ -16,6 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use watchline_node::{
+    health::Checks,
     identity::{Identity, Refusals, testing::Authority},
     uplink::{
         Connector, Forked, NoChains, Owner, Queue, SetAside, Uplink, UplinkConfig, UplinkMetrics,
@@ -313,7 +314,10 @@ impl Collector {
             metrics: self.metrics,
             ready: watch::channel(true).1,
         };
-        let follow = tokio::spawn(self.identity.follow_files(self.stop.clone()));
+        let follow = tokio::spawn(
+            self.identity
+                .follow_files(Checks::new(&[]), self.stop.clone()),
+        );
         let ingest = Ingest::new(self.options, parts);
         *lock(&self.peers) = ingest.peers();
         ingest.run(SimulatedListener(listener), self.stop).await?;
@@ -577,7 +581,11 @@ impl Forwarder {
             &UplinkMetrics::default(),
         );
         let status = uplink.status();
-        let follow = tokio::spawn(self.identity.clone().follow_files(stop.clone()));
+        let follow = tokio::spawn(
+            self.identity
+                .clone()
+                .follow_files(Checks::new(&[]), stop.clone()),
+        );
         let task = tokio::spawn(uplink.run(stop.clone()));
         Running {
             status,

@@ -4,7 +4,10 @@ use super::{
     super::{follow::Looks, *},
     *,
 };
-use crate::identity::testing::Request;
+use crate::{
+    health::{CheckState, Checks},
+    identity::testing::Request,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -185,14 +188,66 @@ fn an_expired_peer_is_no_longer_valid() {
     assert_eq!(running.identity.still_valid(&peer), Err(Refused::Expired));
 }
 
+#[test]
+fn time_alone_changes_how_a_certificate_and_a_list_stand() {
+    let mut running = running();
+    let loaded = running.identity.current();
+    let next_update = loaded.crl_next_update.unwrap();
+    for (now, state, lists_overdue) in [
+        (loaded.not_before, OwnState::Valid, false),
+        (next_update, OwnState::ExpiresSoon, true),
+        (loaded.not_after, OwnState::Expired, true),
+    ] {
+        running.identity.look_at_the_clock(&mut running.looks, now);
+        let standing = running.looks.standing.unwrap();
+        assert_eq!(
+            (standing.state, standing.lists_overdue),
+            (state, lists_overdue)
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn files_are_followed_until_the_end() {
     let running = running();
     let stop = tokio_util::sync::CancellationToken::new();
+    let checks = Checks::new(&[CHECK]);
     let mut changes = running.identity.changes();
-    let following = tokio::spawn(running.identity.clone().follow_files(stop.clone()));
+    let identity = running.identity.clone();
+    let following = tokio::spawn(identity.follow_files(checks.clone(), stop.clone()));
     running.replace(&running.authority.forwarder("moh", "host-01"));
     changes.changed().await.unwrap();
+    stop.cancel();
+    following.await.unwrap();
+    assert!(checks.ready(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_certificate_is_a_failing_check_until_there_is_a_valid_one() {
+    let (directory, authority) = (tempfile::tempdir().unwrap(), authority());
+    let now = SystemTime::now();
+    let expired = Request {
+        not_before: now - 3 * DAY,
+        not_after: now - DAY,
+        ..authority.request("host-01", "agency/moh/forwarder/host-01")
+    };
+    let config = authority
+        .issue(&expired)
+        .write(&authority, directory.path());
+    let identity = Identity::load(&config).unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let checks = Checks::new(&[CHECK]);
+    let mut changes = checks.changes();
+    let following = tokio::spawn(identity.follow_files(checks.clone(), stop.clone()));
+    changes.changed().await.unwrap();
+    let reason =
+        "our certificate has expired; a valid one is taken as soon as it is there".to_owned();
+    assert_eq!(checks.all()[CHECK], CheckState::Failing { reason });
+    authority
+        .forwarder("moh", "host-01")
+        .write(&authority, directory.path());
+    changes.changed().await.unwrap();
+    assert_eq!(checks.all()[CHECK], CheckState::Ok);
     stop.cancel();
     following.await.unwrap();
 }
