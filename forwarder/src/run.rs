@@ -21,7 +21,7 @@ use watchline_node::{
     },
 };
 use watchline_proto::Role;
-use watchline_spool::{Options, RealDisk, Spool, View};
+use watchline_spool::{OpenError, Options, RealDisk, Recovery, Spool, View};
 
 use crate::{
     batch::Moment,
@@ -40,6 +40,9 @@ pub const VERSION: Version = Version::parse(env!("WATCHLINE_VERSION"));
 
 /// The checks are set this often when nothing else sets them.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// A spool that could not be opened for want of room is tried again after this long.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs the forwarder until `stop`: then what was read is sealed, what is spooled is offered for the grace period, acknowledgements
 /// are written down, and the spool is closed. Each message on `reloads` reads `file` anew.
@@ -63,8 +66,9 @@ pub async fn run(
     );
     let options = spool_options(&config.spool);
     let margin_bytes = 2 * options.segment_bytes;
-    let (spool, recovery) = Spool::open(Arc::new(RealDisk), &config.spool.directory, options)
-        .context("open the spool")?;
+    let Some((spool, recovery)) = open_spool(&config.spool, options, &stop).await? else {
+        return Ok(());
+    };
     let view = spool.view();
 
     let mut registry = Registry::default();
@@ -104,12 +108,19 @@ pub async fn run(
     // The uplink goes on until everything that was read is in the spool.
     let line_stop = CancellationToken::new();
     let (reader_done, mut reader_ended) = oneshot::channel();
+    let (line_may_begin, may_begin) = oneshot::channel();
     let reader_thread = {
         let (inbox, line_stop) = (Arc::clone(&inbox), line_stop.clone());
         thread::Builder::new()
             .name("reader".to_owned())
             .spawn(move || {
-                let ended = pipeline::thread::run(pipeline, &inbox, || line_stop.cancel());
+                let ended = pipeline::thread::run(
+                    pipeline,
+                    &inbox,
+                    // The line may have been given up meanwhile.
+                    || drop(line_may_begin.send(())),
+                    || line_stop.cancel(),
+                );
                 // Nobody waits any more: the process is ending.
                 let _ = reader_done.send(());
                 ended
@@ -169,6 +180,7 @@ pub async fn run(
         inbox: Arc::clone(&inbox),
         metrics: uplink_metrics,
         status: line_status,
+        may_begin,
         stop: line_stop.clone(),
     })));
     Systemd::ready();
@@ -221,6 +233,38 @@ pub async fn run(
     }
     tracing::info!("forwarder stopped");
     failed.map_or(Ok(()), Err)
+}
+
+/// Opens the spool; a file system without room is waited for. `None`: told to stop meanwhile.
+async fn open_spool(
+    config: &SpoolConfig,
+    options: Options,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<(Spool, Recovery)>> {
+    loop {
+        match Spool::open(Arc::new(RealDisk), &config.directory, options.clone()) {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(OpenError::Io {
+                action,
+                path,
+                source,
+            }) if is_no_room(&source) => {
+                tracing::error!(action, path = %path.display(), error = %source, "no room to open the spool, is retried; nothing is lost");
+            }
+            Err(error) => return Err(anyhow::Error::new(error).context("open the spool")),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(OPEN_AGAIN) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+    }
+}
+
+fn is_no_room(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// What the spool is opened with.
@@ -298,6 +342,7 @@ struct Line {
     inbox: Arc<Inbox>,
     metrics: UplinkMetrics,
     status: watch::Sender<UplinkStatus>,
+    may_begin: oneshot::Receiver<()>,
     stop: CancellationToken,
 }
 
@@ -312,8 +357,11 @@ async fn keep_line(line: Line) {
         inbox,
         metrics,
         status,
+        may_begin,
         stop,
     } = line;
+    // An error: the reader's thread is gone, and the process is ending.
+    let _ = may_begin.await;
     // Once at least, so that what is spooled is offered even when the stop comes before the start.
     loop {
         let line = wanted.borrow_and_update().clone();

@@ -176,7 +176,7 @@ fn table(status: &Value) -> String {
     }
 
     let mut lanes = vec![heading(&[
-        "\nLANE",
+        "LANE",
         "EVENTS",
         "WAITING",
         "BATCHES",
@@ -196,9 +196,10 @@ fn table(status: &Value) -> String {
             text(&lane["rejected_batches"]),
         ]);
     }
+    out.push('\n');
     out.push_str(&aligned(&lanes));
 
-    let mut files = vec![heading(&["\nSOURCE", "FILE", "READ", "UNREAD", "NOTE"])];
+    let mut files = vec![heading(&["SOURCE", "FILE", "READ", "UNREAD", "NOTE"])];
     for source in rows(&status["sources"]) {
         let listed = rows(&source["files"]);
         for file in listed {
@@ -221,6 +222,7 @@ fn table(status: &Value) -> String {
             files.push(vec![text(&source["name"]), what]);
         }
     }
+    out.push('\n');
     out.push_str(&aligned(&files));
     out
 }
@@ -256,9 +258,10 @@ mod tests {
             "uplink  not connected\n",
             "spool   1.5 KiB of 1.0 GiB\n",
             "NOT taken at the last reload, the one before is in force:\n  f.toml:1:1: x\n",
+            "LANE     EVENTS  WAITING  BATCHES  OLDEST  ACKED  SET ASIDE\n",
             "routine  12      2.0 KiB  3        5 min   7      0\n",
-            "auth     /var/log/auth.log    4.0 KiB  10 B\n",
-            "web      no file matches yet\n",
+            "auth    /var/log/auth.log   4.0 KiB  10 B\n",
+            "web     no file matches yet\n",
         ] {
             assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
         }

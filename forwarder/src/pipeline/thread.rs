@@ -7,11 +7,13 @@ use watchline_spool::SyncError;
 use super::Pipeline;
 use crate::inbox::{Inbox, Rest};
 
-/// Runs until the line has ended. `sealed` is called once, after the stop, when what was read has been appended (or cannot be just
+/// Runs until the line has ended. `begun` is called after the first turn: only then the spool holds what the line may offer, what was
+/// sealed under another name being sealed anew. `sealed` is called once, after the stop, when what was read has been appended (or cannot be just
 /// now: then it is still in its files).
 pub(crate) fn run(
     mut pipeline: Pipeline,
     inbox: &Inbox,
+    begun: impl FnOnce(),
     sealed: impl FnOnce(),
 ) -> Result<(), SyncError> {
     let now = Instant::now();
@@ -20,7 +22,7 @@ pub(crate) fn run(
         linger_until: now,
         wants_room: false,
     };
-    let mut sealed = Some(sealed);
+    let (mut begun, mut sealed) = (Some(begun), Some(sealed));
     let mut stopped = false;
     loop {
         let news = inbox.wait(rest);
@@ -30,6 +32,9 @@ pub(crate) fn run(
         }
         let line_ended = news.line_ended;
         rest = pipeline.turn(news);
+        if let Some(begun) = begun.take() {
+            begun();
+        }
         if stopped && let Some(sealed) = sealed.take() {
             if !pipeline.is_settled() {
                 tracing::warn!(
