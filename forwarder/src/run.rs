@@ -117,8 +117,10 @@ pub async fn run(
                 let ended = pipeline::thread::run(
                     pipeline,
                     &inbox,
-                    // The line may have been given up meanwhile.
-                    || drop(line_may_begin.send(())),
+                    || {
+                        // The line may have been given up meanwhile.
+                        let _ = line_may_begin.send(());
+                    },
                     || line_stop.cancel(),
                 );
                 // Nobody waits any more: the process is ending.

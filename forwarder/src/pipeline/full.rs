@@ -25,7 +25,7 @@ impl Pipeline {
                 Ok(items) => break items,
                 Err(ReadError::Damaged(damage)) => self.owe_damage(vec![damage]),
                 Err(ReadError::Gone { .. }) => {}
-                Err(error @ ReadError::Io { .. }) => return Err(DiskFailed::Read(error)),
+                Err(error @ ReadError::Io { .. }) => return Err(DiskFailed::Read(Box::new(error))),
             }
         };
         if items.is_empty() {

@@ -124,7 +124,7 @@ enum DiskFailed {
     #[error(transparent)]
     Sync(SyncError),
     #[error(transparent)]
-    Read(ReadError),
+    Read(Box<ReadError>),
 }
 
 impl From<SyncError> for DiskFailed {
@@ -844,9 +844,9 @@ impl Pipeline {
                 wants_room,
             };
         }
-        if !self.stopped && (self.sources.is_ready() || self.sources.owes_state())
-            || self.look_at_everything && !self.stopped
-        {
+        let has_more =
+            self.look_at_everything || self.sources.is_ready() || self.sources.owes_state();
+        if has_more && !self.stopped {
             until = now;
         }
         if self.stopped {

@@ -491,15 +491,15 @@ impl FileSource {
             }
         }
         for key in gone {
-            let links = self
+            let removed = self
                 .tails
                 .get(&key)
                 .and_then(|tail| tail.handle.as_ref())
-                .map(link_count);
+                .is_some_and(is_removed);
             let Some(position) = self.forget(key) else {
                 continue;
             };
-            if links == Some(0) || position.path != position.name {
+            if removed || position.path != position.name {
                 self.removed.insert(key);
             } else {
                 self.orphan(key, position, now);
@@ -602,8 +602,9 @@ impl FileSource {
     }
 }
 
-fn link_count(file: &std::fs::File) -> u64 {
-    rustix::fs::fstat(file.as_fd()).map_or(1, |stat| stat.st_nlink as u64)
+/// Whether no name leads to the file any more.
+fn is_removed(file: &std::fs::File) -> bool {
+    rustix::fs::fstat(file.as_fd()).is_ok_and(|stat| stat.st_nlink == 0)
 }
 
 fn nanos(duration: Duration) -> i64 {
