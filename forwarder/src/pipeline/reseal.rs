@@ -97,7 +97,9 @@ impl Pipeline {
                         Ok(_) => more = false,
                         Err(ReadError::Damaged(damage)) => self.owe_damage(vec![damage]),
                         Err(ReadError::Gone { .. }) => {}
-                        Err(error @ ReadError::Io { .. }) => return Err(DiskFailed::Read(Box::new(error))),
+                        Err(error @ ReadError::Io { .. }) => {
+                            return Err(DiskFailed::Read(Box::new(error)));
+                        }
                     }
                 }
                 let passed = if more {

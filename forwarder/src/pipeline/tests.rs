@@ -473,8 +473,7 @@ fn a_failed_sync_or_write_ends_in_a_new_epoch_and_loses_nothing() {
                 host.deliver();
             }
             host.expect_each_once();
-            let epochs: BTreeSet<_> =
-                host.next_hop.seals.iter().map(|seal| seal.epoch).collect();
+            let epochs: BTreeSet<_> = host.next_hop.seals.iter().map(|seal| seal.epoch).collect();
             assert!(epochs.len() >= 2, "{operation:?} {after}: no new epoch");
             assert!(host.start().board.posted().blocked.is_none());
         }
