@@ -15,7 +15,7 @@ use crate::{
 pub fn recover_bytes(bytes: &[u8]) -> u64 {
     let directory = Path::new("/spool");
     let disk = FailingDisk::new();
-    disk.put(&segment::path_of(directory, 7), bytes);
+    disk.put(&segment::path_of(directory, 6), bytes);
     let options = || Options {
         max_bytes: 1 << 20,
         reserve_bytes: 64 << 10,

@@ -242,7 +242,7 @@ impl Spool {
 
     /// Ends cleanly: syncs, gives back what was allocated ahead, gives up the lock.
     pub fn close(mut self) -> Result<(), SyncError> {
-        if !self.forgotten.is_empty() || self.given_up.is_some() {
+        if !self.forgotten.is_empty() {
             let appended = self.append(&Frame::default());
             if let Err(error @ AppendError::Io { .. }) = appended {
                 return Err(self.as_sync_error(error));

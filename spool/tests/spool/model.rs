@@ -343,8 +343,6 @@ impl Run {
             Step::Reopen => self.reopen(),
             Step::Close => {
                 self.disk.heal();
-                // It may add a frame of its own, for what was trimmed.
-                self.model.next_frame += 1;
                 self.spool.take().unwrap().close().unwrap();
                 self.open();
             }
