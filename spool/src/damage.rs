@@ -28,9 +28,9 @@ pub struct Damage {
     /// The items lost with it, per lane; empty ranges where only state was lost or where it cannot be known.
     pub items: [Range<ItemNo>; LANES],
     /// What was wrong, for people.
-    pub reason: String,
+    pub reason: &'static str,
     /// A copy of the bytes, if there was room for one.
-    pub kept: Option<PathBuf>,
+    pub kept: Option<Box<Path>>,
 }
 
 impl Damage {
@@ -111,17 +111,17 @@ pub(crate) fn keep_bytes(
     directory: &Path,
     hole: &Hole,
     file: &dyn DiskFile,
-) -> Option<PathBuf> {
+) -> Option<Box<Path>> {
     let folder = directory.join(QUARANTINE);
     let path = folder.join(format!("damaged-{:020}-{}.bin", hole.segment, hole.offset));
-    let copy = || -> io::Result<Option<PathBuf>> {
+    let copy = || -> io::Result<Option<Box<Path>>> {
         disk.make_directory(&folder)?;
         let listed = disk.list(&folder)?;
         if listed
             .iter()
             .any(|entry| path.file_name() == Some(&entry.name))
         {
-            return Ok(Some(path.clone())); // found and kept by an earlier run
+            return Ok(Some(path.clone().into())); // found and kept by an earlier run
         }
         let is_ours = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b"damaged-");
         let kept: u64 = listed
@@ -149,7 +149,7 @@ pub(crate) fn keep_bytes(
             out.write_at(&mut [IoSlice::new(&block[..read])], at - hole.offset)?;
             at += read as u64;
         }
-        Ok(Some(path.clone()))
+        Ok(Some(path.clone().into()))
     };
     copy().unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "damaged bytes could not be set aside");

@@ -139,7 +139,6 @@ impl Reader {
     /// never waits for an append.
     ///
     /// Numbers may skip: where damage was reported before, and where items that were never durable were cut.
-    #[expect(clippy::should_implement_trait, reason = "it takes a lane")]
     pub fn next(&mut self, lane: LaneNo) -> Result<Option<ReadItem>, ReadError> {
         loop {
             let Some(plan) = self.plan(lane)? else {
@@ -331,7 +330,7 @@ impl Reader {
         lane: LaneNo,
         plan: &Plan,
         header: Option<FrameHeader>,
-        reason: &str,
+        reason: &'static str,
     ) -> Result<(), ReadError> {
         let Some(at) = &mut self.lanes[lane].at else {
             return Ok(());
@@ -375,7 +374,7 @@ impl Reader {
         lane: LaneNo,
         plan: &Plan,
         hole: Hole,
-        reason: &str,
+        reason: &'static str,
     ) -> Result<(), ReadError> {
         let news = {
             let mut log = self.shared.log();
@@ -407,7 +406,7 @@ impl Reader {
             bytes: hole.end - hole.offset,
             frames: hole.frames[0]..hole.frames[1],
             items: std::array::from_fn(|lane| hole.items[lane]..hole.end_items[lane]),
-            reason: reason.to_owned(),
+            reason,
             kept,
         };
         if !news || !damage.lost_items() {

@@ -264,7 +264,8 @@ impl Segment {
             point.offset - last.offset >= self.point_bytes
                 || point.unix_nano.saturating_sub(last.unix_nano) >= self.point_nanos
         });
-        if !due && !(urgent && self.points.len() < Self::MAX_POINTS / 2) {
+        let urgent = urgent && self.points.len() < Self::MAX_POINTS / 2;
+        if !due && !urgent {
             return;
         }
         self.points.push(point);

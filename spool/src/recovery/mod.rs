@@ -261,8 +261,8 @@ fn set_aside(
             bytes: candidate.bytes,
             frames: FrameNo(0)..FrameNo(0),
             items: std::array::from_fn(|_| Default::default()..Default::default()),
-            reason: "no snapshot can be read: the spool was made anew".to_owned(),
-            kept: Some(to),
+            reason: "no snapshot can be read: the spool was made anew",
+            kept: Some(to.into()),
         });
     }
     Ok(recovered)

@@ -274,7 +274,7 @@ impl Replay {
             bytes: end - bad.start,
             frames: self.frame..frame,
             items: std::array::from_fn(|lane| self.items[lane]..items[lane]),
-            reason: "a durable frame cannot be read".to_owned(),
+            reason: "a durable frame cannot be read",
             kept: None,
         };
         self.damage.push((number, damage));
@@ -313,7 +313,7 @@ impl Replay {
                         bytes: row.log_end - row.log_start,
                         frames: row.first_frame..row.end_frame,
                         items: std::array::from_fn(|lane| row.first_item[lane]..row.end_item[lane]),
-                        reason: "the segment is missing".to_owned(),
+                        reason: "the segment is missing",
                         kept: None,
                     },
                 ));

@@ -1,6 +1,9 @@
 //! Flipped bits, lost segments: found, set aside, reported with what they held, stepped over.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use watchline_spool::{
     Damage, Frame, FrameNo, Item, ItemNo, ReadError, Spool,
@@ -154,7 +157,7 @@ fn ten_frames() -> (FailingDisk, PathBuf) {
 }
 
 /// Where a frame with this content begins to hold it.
-fn offset_of(disk: &FailingDisk, path: &PathBuf, content: u8) -> u64 {
+fn offset_of(disk: &FailingDisk, path: &Path, content: u8) -> u64 {
     let bytes = disk.content(path).unwrap();
     bytes
         .windows(100)

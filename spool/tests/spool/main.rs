@@ -1,5 +1,11 @@
 //! The promises of the spool, each a test.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by them, in its helpers too"
+)]
+
 mod basics;
 mod damage;
 mod directory;

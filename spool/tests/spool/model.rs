@@ -184,13 +184,13 @@ impl Run {
             self.model.durable
         };
         let (mark, state) = (self.model.mark(), self.model.state());
-        for lane in 0..2 {
+        for (lane, marked) in mark.into_iter().enumerate() {
             let mut reader = self.spool().reader("uplink");
             assert_eq!(reader.position(lane), ItemNo(mark[lane]));
             let (items, errors) = drain(&mut reader, lane);
             assert!(errors.is_empty(), "{errors:?}");
             let mut expected = self.model.items(lane, below);
-            expected.retain(|(no, _)| *no >= mark[lane]);
+            expected.retain(|(no, _)| *no >= marked);
             assert_eq!(items, expected);
         }
         let found: BTreeMap<u8, Bytes> = self
