@@ -1,6 +1,7 @@
 //! The files of an archive, `*.wla`, version 1: a header, then records. Integers are little-endian.
 //!
-//! Header, 28 bytes: `WLARCHIV` · `u32` version 1 · `u32` 0 · `i64` opened (unix ns) · `u32` CRC32C of what stands before it.
+//! Header, 36 bytes: `WLARCHIV` · `u32` version 1 · `u32` 0 · `i64` opened (unix ns) · `u64` number of the file, from 0 · `u32` CRC32C of what
+//! stands before it.
 //!
 //! Record: `u32` length of the body · `u8` kind · 3 bytes 0 · `u64` number, from 0 in each file · the body · `u32` CRC32C of all before it.
 //!
@@ -16,7 +17,7 @@ use std::io::{self, Read};
 
 use watchline_proto::MAX_MESSAGE_BYTES;
 
-pub(crate) const HEADER_BYTES: usize = 28;
+pub(crate) const HEADER_BYTES: usize = 36;
 const MAGIC: &[u8; 8] = b"WLARCHIV";
 const VERSION: u32 = 1;
 const RECORD_HEAD_BYTES: usize = 16;
@@ -53,12 +54,13 @@ impl Kind {
     }
 }
 
-pub(crate) fn write_header(opened_unix_nano: i64, out: &mut Vec<u8>) {
+pub(crate) fn write_header(opened_unix_nano: i64, number: u64, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&opened_unix_nano.to_le_bytes());
+    out.extend_from_slice(&number.to_le_bytes());
     let crc = crc32c::crc32c(&out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
 }
@@ -104,7 +106,10 @@ pub(crate) struct Record {
 pub(crate) struct Reader<R> {
     from: R,
     pub(crate) opened_unix_nano: i64,
+    /// How many files of this archive were closed before it.
+    pub(crate) file_number: u64,
     offset: u64,
+    /// Of the next record.
     number: u64,
 }
 
@@ -128,6 +133,7 @@ impl<R: Read> Reader<R> {
         Ok(Reader {
             from,
             opened_unix_nano: u64_at(&header, 16).cast_signed(),
+            file_number: u64_at(&header, 24),
             offset: HEADER_BYTES as u64,
             number: 0,
         })
@@ -210,7 +216,7 @@ mod tests {
     fn sample() -> Vec<u8> {
         let mut out = Vec::new();
         let mut records = 0;
-        write_header(1_795_425_302_000_000_001, &mut out);
+        write_header(1_795_425_302_000_000_001, 7, &mut out);
         write_record(Kind::Certificates, b"chain", &mut records, &mut out);
         write_record(Kind::Batch, b"batch", &mut records, &mut out);
         let before = records;
@@ -255,7 +261,7 @@ mod tests {
     #[test]
     fn a_cut_is_found_unless_it_falls_between_records() {
         let sample = sample();
-        let ends = [28, 28 + 25, 28 + 50, sample.len()];
+        let ends = [36, 36 + 25, 36 + 50, sample.len()];
         for cut in 0..sample.len() {
             match read(&sample[..cut]) {
                 Ok(_) => assert!(ends.contains(&cut), "cut at {cut}"),
@@ -267,10 +273,10 @@ mod tests {
     #[test]
     fn a_removed_or_exchanged_record_is_found() {
         let sample = sample();
-        let (first, second) = (&sample[28..53], &sample[53..78]);
-        let without = [&sample[..28], second, &sample[78..]].concat();
+        let (first, second) = (&sample[36..61], &sample[61..86]);
+        let without = [&sample[..36], second, &sample[86..]].concat();
         assert!(matches!(read(&without), Err(ReadError::Damaged(_))));
-        let exchanged = [&sample[..28], second, first, &sample[78..]].concat();
+        let exchanged = [&sample[..36], second, first, &sample[86..]].concat();
         assert!(matches!(read(&exchanged), Err(ReadError::Damaged(_))));
     }
 }

@@ -87,9 +87,9 @@ impl Form for Evidence {
         3
     }
 
-    fn begin_file(&mut self, opened_unix_nano: i64, out: &mut Vec<u8>) {
+    fn begin_file(&mut self, opened_unix_nano: i64, number: u64, out: &mut Vec<u8>) {
         self.written.clear();
-        write_header(opened_unix_nano, out);
+        write_header(opened_unix_nano, number, out);
     }
 
     fn go_back(&mut self) {

@@ -107,7 +107,7 @@ impl Form for Lines {
         }
     }
 
-    fn begin_file(&mut self, _opened_unix_nano: i64, _out: &mut Vec<u8>) {}
+    fn begin_file(&mut self, _opened_unix_nano: i64, _number: u64, _out: &mut Vec<u8>) {}
 
     fn go_back(&mut self) {}
 

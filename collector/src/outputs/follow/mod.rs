@@ -57,8 +57,8 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 pub(crate) trait Form: Send {
     /// Number of the form in notes. A file has one form.
     fn id(&self) -> u8;
-    /// What each file begins with, written with its first item.
-    fn begin_file(&mut self, opened_unix_nano: i64, out: &mut Vec<u8>);
+    /// What each file begins with, written with its first item. `number`: of the file, from 0.
+    fn begin_file(&mut self, opened_unix_nano: i64, number: u64, out: &mut Vec<u8>);
     /// Appends the item's events from index `from` on. May stop after an event once `out` has `enough` bytes. `records` counts on.
     /// On an error nothing has been appended.
     fn render(
@@ -113,6 +113,7 @@ struct Open {
     tail: Tail,
     /// When its first byte was written.
     opened_unix_nano: i64,
+    number: u64,
     unsynced: bool,
     /// Complete: on its way to this name.
     closing: Option<PathBuf>,
@@ -347,7 +348,8 @@ impl<F: Form> Follower<F> {
             };
             if open.length == 0 && self.buffer.is_empty() {
                 open.opened_unix_nano = now.unix_nano;
-                self.form.begin_file(now.unix_nano, &mut self.buffer);
+                self.form
+                    .begin_file(now.unix_nano, open.number, &mut self.buffer);
             }
             let from = self.rendered.partial.map_or(0, |(_, events)| events);
             match self.form.render(
@@ -442,6 +444,7 @@ impl<F: Form> Follower<F> {
             },
             guard: open.tail.guard(),
             opened_unix_nano: open.opened_unix_nano,
+            number: open.number,
             records: self.written.records,
             partial: self.written.partial,
             path: self.place.path().to_owned(),

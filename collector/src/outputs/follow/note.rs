@@ -1,7 +1,7 @@
 //! What an output's mark says beside the items: which file, how long it was, what its last bytes were.
 //!
 //! Version 1, integers little-endian: `u8` version · `u8` form · `u64` device · `u64` inode · `i64` born (unix ns) · `u64` length · `u64` limit · 32 bytes guard ·
-//! `i64` opened (unix ns) · `u64` records · `u8` lane and `u32` events of a batch that is written in part (lane 255: none) · `u16` length and
+//! `i64` opened (unix ns) · `u64` number of the file · `u64` records · `u8` lane and `u32` events of a batch that is written in part (lane 255: none) · `u16` length and
 //! bytes of the path · `u16` length and bytes of the path that the file is being renamed to (length 0: none).
 
 use std::{
@@ -35,6 +35,8 @@ pub(crate) struct Note {
     /// SHA-256 of the last [`GUARD_BYTES`] bytes before `length`.
     pub(crate) guard: Hash,
     pub(crate) opened_unix_nano: i64,
+    /// How many files this output has closed in this place before.
+    pub(crate) number: u64,
     /// Records in the file, for forms that number them.
     pub(crate) records: u64,
     /// The batch at this lane's next item has its first so many events in the file.
@@ -61,6 +63,7 @@ impl Note {
         out.put_u64_le(self.limit);
         out.put_slice(&self.guard.0);
         out.put_i64_le(self.opened_unix_nano);
+        out.put_u64_le(self.number);
         out.put_u64_le(self.records);
         let (lane, events) = self.partial.unwrap_or((usize::from(NO_LANE), 0));
         out.put_u8(u8::try_from(lane).unwrap_or(NO_LANE));
@@ -71,7 +74,7 @@ impl Note {
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Note, NoteError> {
-        const FIXED: usize = 1 + 8 * 5 + 32 + 8 + 8 + 1 + 4;
+        const FIXED: usize = 1 + 8 * 5 + 32 + 8 + 8 + 8 + 1 + 4;
         match bytes.split_first() {
             None => return Err(NoteError("it is empty")),
             Some((&VERSION, rest)) => bytes = rest,
@@ -95,6 +98,7 @@ impl Note {
         let mut guard = [0; 32];
         bytes.copy_to_slice(&mut guard);
         let opened_unix_nano = bytes.get_i64_le();
+        let number = bytes.get_u64_le();
         let records = bytes.get_u64_le();
         let (lane, events) = (bytes.get_u8(), bytes.get_u32_le());
         let path = take_path(&mut bytes)?.ok_or(NoteError("it names no file"))?;
@@ -106,6 +110,7 @@ impl Note {
             limit,
             guard: Hash(guard),
             opened_unix_nano,
+            number,
             records,
             partial: (lane != NO_LANE).then_some((usize::from(lane), events)),
             path,
@@ -168,6 +173,7 @@ mod tests {
             limit: 8_389_608,
             guard: Hash([7; 32]),
             opened_unix_nano: 1_795_425_302_000_000_001,
+            number: 3,
             records: 12,
             partial: Some((1, 4711)),
             path: "/data/events.ndjson".into(),
@@ -181,7 +187,7 @@ mod tests {
             "01022211000000000000665544330000000077000000000000",
             "00e803000000000000e803800000000000",
             "0707070707070707070707070707070707070707070707070707070707070707",
-            "015c75b2cca1ea180c00000000000000016712000013002f",
+            "015c75b2cca1ea1803000000000000000c00000000000000016712000013002f",
             "646174612f6576656e74732e6e646a736f6e26002f646174612f6576656e7473",
             "2e6e646a736f6e2e3230323631313233543039313530325a2d30",
         );

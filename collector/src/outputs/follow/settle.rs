@@ -109,6 +109,10 @@ impl<F: Form> Follower<F> {
         let found = file
             .found()
             .map_err(|error| Trouble::disk("look at", &path, error))?;
+        let number = match &self.note {
+            Some(note) if note.path == path => note.number + u64::from(note.length > 0),
+            _ => 0,
+        };
         self.written.records = 0;
         self.rendered.records = 0;
         self.open = Some(Open {
@@ -119,6 +123,7 @@ impl<F: Form> Follower<F> {
             limit: 0,
             tail: Tail::default(),
             opened_unix_nano: now.unix_nano,
+            number,
             unsynced: false,
             closing: None,
         });
@@ -194,6 +199,7 @@ impl<F: Form> Follower<F> {
             limit: note.limit,
             tail,
             opened_unix_nano: note.opened_unix_nano,
+            number: note.number,
             // A cut of ours, or of an attempt before whose sync failed, is not durable yet.
             unsynced: true,
             closing: note.closing.clone(),

@@ -24,7 +24,7 @@ impl Form for TestForm {
         200 + u8::from(self.framed)
     }
 
-    fn begin_file(&mut self, _opened_unix_nano: i64, out: &mut Vec<u8>) {
+    fn begin_file(&mut self, _opened_unix_nano: i64, _number: u64, out: &mut Vec<u8>) {
         if self.framed {
             out.extend_from_slice(b"H\n");
         }
