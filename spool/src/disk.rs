@@ -25,6 +25,10 @@ pub trait Disk: Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`]: somebody else has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>>;
 
+    /// Takes a lock that keeps [`Disk::lock`] away, without making a file; nothing to do where there is no file.
+    /// [`io::ErrorKind::WouldBlock`]: somebody has that lock.
+    fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send>>;
+
     /// Everything in a directory, in any order.
     fn list(&self, directory: &Path) -> io::Result<Vec<Listed>>;
 
@@ -127,6 +131,16 @@ impl Disk for RealDisk {
             .truncate(false)
             .open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+
+    fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {
+        let file = match options().read(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Box::new(())),
+            Err(error) => return Err(error),
+        };
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
         Ok(Box::new(file))
     }
 

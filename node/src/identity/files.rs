@@ -176,7 +176,9 @@ fn is_credential(file: &Path) -> bool {
         .is_some_and(|directory| !directory.is_empty() && file.starts_with(directory))
 }
 
-fn anchors(file: &Path) -> Result<Vec<rustls_pki_types::TrustAnchor<'static>>, LoadProblem> {
+pub(super) fn anchors(
+    file: &Path,
+) -> Result<Vec<rustls_pki_types::TrustAnchor<'static>>, LoadProblem> {
     let certificates: Vec<CertificateDer<'static>> = sections(file, "certificate")?;
     let mut anchors = Vec::with_capacity(certificates.len());
     for der in certificates {

@@ -15,6 +15,7 @@
 //!
 //! Not for: making certificates (`watchline-collector pki`, or any CA).
 
+mod anchors;
 mod authority;
 mod certificate;
 mod files;
@@ -40,6 +41,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use watchline_proto::{Hash, SpiffeId, signature::VerifyingKey};
 
+pub use anchors::Anchors;
 pub use files::{LoadError, LoadProblem};
 pub use follow::CHECK;
 pub use loaded::{Loaded, OwnState};

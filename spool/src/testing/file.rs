@@ -44,6 +44,10 @@ impl Disk for FailingDisk {
         }))
     }
 
+    fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {
+        self.lock(path)
+    }
+
     fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
         let mut inner = self.inner();
         inner.check(Operation::List)?;

@@ -12,6 +12,7 @@ mod directory;
 mod faults;
 mod full;
 mod harness;
+mod inspect;
 mod model;
 mod power_cut;
 mod readers;

@@ -145,3 +145,27 @@ proptest! {
         let _ = peer_of(&[CertificateDer::from(damaged)]);
     }
 }
+
+#[test]
+fn anchors_alone_verify_a_signer_after_its_certificate_has_expired() {
+    let authority = authority();
+    let now = SystemTime::now();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    std::fs::write(&file, authority.certificate()).unwrap();
+    let anchors = Anchors::load(&file).unwrap();
+    let domain: watchline_proto::TrustDomain = "watch.example".parse().unwrap();
+    let host = authority.issue(&Request {
+        not_before: now - 10 * DAY,
+        not_after: now - DAY,
+        ..authority.request("host-01", "agency/moh/forwarder/host-01")
+    });
+    let verify = |issued: &Issued, at| reason(anchors.verify_chain(&domain, &chain(issued), at));
+    assert_eq!(verify(&host, now - 2 * DAY), "ok");
+    assert_eq!(verify(&host, now), "expired");
+    let stranger = Authority::new("watch.example").forwarder("moh", "host-01");
+    assert_eq!(verify(&stranger, now), "unknown_issuer");
+    let other: watchline_proto::TrustDomain = "other.example".parse().unwrap();
+    let found = anchors.verify_chain(&other, &chain(&host), now - 2 * DAY);
+    assert_eq!(reason(found), "bad_name");
+}
