@@ -56,7 +56,7 @@ pub fn inspect(disk: Arc<dyn Disk>, directory: &Path) -> Result<Inspection, Open
                 bytes: 0,
                 frames: Default::default(),
                 items: Default::default(),
-                reason: "no snapshot can be read".to_owned(),
+                reason: "no snapshot can be read",
                 kept: None,
             });
             nothing
