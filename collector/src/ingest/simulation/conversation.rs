@@ -231,7 +231,7 @@ fn cut_at(agency: &Agency, reads: bool, at: u64) -> bool {
     let (mut collector, mut forwarder) = (agency.collector("c1"), agency.forwarder(&name, &["c1"]));
     collector.memory = super::world::Memory::new();
     // Without Welcome's help every repetition reaches the ledger.
-    collector.memory.tell_held(at % 2 == 0);
+    collector.memory.tell_held(at.is_multiple_of(2));
     forwarder.config.heartbeat = Duration::from_millis(50);
     let connector = Cutting {
         reads,

@@ -164,7 +164,7 @@ fn a_full_buffer_holds_back_routine_batches_and_lets_alerts_through() {
             })
             .await;
             // Longer than the answer may take: a Throttle is an answer.
-            tokio::time::sleep(Duration::from_secs(20)).await;
+            sleep(Duration::from_secs(20)).await;
         }
         assert_eq!(memory.count(), 6);
         assert_eq!(running.status().reconnects, 0);

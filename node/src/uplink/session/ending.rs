@@ -64,7 +64,7 @@ impl<C: Connector> Session<'_, C> {
         let connecting = async move {
             for endpoint in round {
                 match connect::open(&config, &identity, &connector, endpoint).await {
-                    Ok(opened) => return Some(opened),
+                    Ok(opened) => return Some(Box::new(opened)),
                     Err(error) => debug!(uplink = %config.name, %error, "no successor here"),
                 }
             }
@@ -79,7 +79,7 @@ impl<C: Connector> Session<'_, C> {
         });
     }
 
-    pub(super) fn succeeded_by(&mut self, successor: Option<Opened>) {
+    pub(super) fn succeeded_by(&mut self, successor: Option<Box<Opened>>) {
         if successor.is_none()
             && self
                 .draining
@@ -91,7 +91,7 @@ impl<C: Connector> Session<'_, C> {
         }
         if let Some(draining) = &mut self.draining {
             draining.connecting = None;
-            draining.successor = successor.map(Box::new);
+            draining.successor = successor;
             draining.deadline = draining.deadline.min(Instant::now() + HAND_OVER_WITHIN);
         }
     }
@@ -159,7 +159,7 @@ impl<C: Connector> Session<'_, C> {
     }
 }
 
-pub(super) async fn connecting(draining: &mut Option<Draining>) -> Option<Opened> {
+pub(super) async fn connecting(draining: &mut Option<Draining>) -> Option<Box<Opened>> {
     match draining.as_mut().and_then(|d| d.connecting.as_mut()) {
         Some(connecting) => connecting.await,
         None => std::future::pending().await,

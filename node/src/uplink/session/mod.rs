@@ -95,7 +95,7 @@ enum Event {
     Room {
         open: bool,
     },
-    Successor(Option<Opened>),
+    Successor(Option<Box<Opened>>),
     Beat,
     Retries,
     PauseOver,
@@ -110,7 +110,7 @@ enum Event {
 struct Draining {
     /// Asked for by the server; else our own wish, and the stream goes on if nobody else answers.
     asked: bool,
-    connecting: Option<Pin<Box<dyn Future<Output = Option<Opened>> + Send>>>,
+    connecting: Option<Pin<Box<dyn Future<Output = Option<Box<Opened>>> + Send>>>,
     successor: Option<Box<Opened>>,
     /// What is in flight is no longer waited for.
     deadline: Instant,
