@@ -88,6 +88,9 @@ struct Fork {
     stored: [Vec<ItemNo>; LANES],
 }
 
+/// Opens a successor; `None` when nobody answers.
+type Connecting = Pin<Box<dyn Future<Output = Option<Box<Opened>>> + Send>>;
+
 /// What a stream waits for.
 enum Event {
     Received(Result<Option<wire::ServerMessage>, tonic::Status>),
@@ -110,7 +113,7 @@ enum Event {
 struct Draining {
     /// Asked for by the server; else our own wish, and the stream goes on if nobody else answers.
     asked: bool,
-    connecting: Option<Pin<Box<dyn Future<Output = Option<Box<Opened>>> + Send>>>,
+    connecting: Option<Connecting>,
     successor: Option<Box<Opened>>,
     /// What is in flight is no longer waited for.
     deadline: Instant,
