@@ -18,7 +18,8 @@ use rustix::{
 
 /// What a spool needs of a file system (and of the clock). All calls may block.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a directory, mode 0700, and its parents, so that they survive a power cut; nothing to do when it is there.
+    /// Makes a directory, mode 0700, and its parents, and as far as one may makes them survive a power cut; nothing to
+    /// do when it is there.
     fn make_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Takes an exclusive lock that ends when the result is dropped or the process ends.
@@ -116,11 +117,15 @@ impl Disk for RealDisk {
                 _ => return Err(error),
             },
         }
-        match path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => self.sync_directory(Path::new(".")),
-            Some(parent) => self.sync_directory(parent),
-            None => Ok(()),
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if let Err(error) = self.sync_directory(parent) {
+            // One may be allowed to make something there but not to open it.
+            tracing::warn!(path = %parent.display(), %error, "the new directory may not survive a power cut");
         }
+        Ok(())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send>> {

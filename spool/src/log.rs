@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    ItemNo, Items, LANES, LaneNo, LaneStatus,
+    FrameNo, ItemNo, Items, LANES, LaneNo, LaneStatus,
     segment::{self, Segment},
     snapshot::{Marks, Snapshot, State},
 };
@@ -150,7 +150,7 @@ impl Log {
     /// All that a snapshot of this says, but the state.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let holes = self.segments.iter().flat_map(|segment| &segment.holes);
-        let settled = holes.filter(|(_, settled)| *settled);
+        let settled = holes.filter(|(_, settled)| settled.is_some());
         Snapshot {
             state: State::new(),
             marks: self.marks.clone(),
@@ -163,12 +163,28 @@ impl Log {
 
     /// Whether every required reader has passed this segment.
     pub(crate) fn is_passed(&self, segment: &Segment, marks: &Marks) -> bool {
-        passed(&self.required, marks)
-            .is_none_or(|next| (0..LANES).all(|lane| segment.row.end_item[lane] <= next[lane]))
+        let passed = passed(&self.required, marks).map(|next| self.behind_settled(next));
+        passed.is_none_or(|next| (0..LANES).all(|lane| segment.row.end_item[lane] <= next[lane]))
+    }
+
+    /// A mark that stands before damage stands behind it once its gap event is durable: nobody will ever acknowledge
+    /// what cannot be read, and when it is the last of its lane nothing behind it would move the mark either.
+    fn behind_settled(&self, mut next: Items) -> Items {
+        let holes = self.segments.iter().flat_map(|segment| &segment.holes);
+        let durable = |at: &Option<FrameNo>| at.is_some_and(|frame| frame < self.synced.frame);
+        for (hole, _) in holes.filter(|(_, settled)| durable(settled)) {
+            for (lane, next) in next.iter_mut().enumerate() {
+                if (hole.items[lane]..hole.end_items[lane]).contains(next) {
+                    *next = hole.end_items[lane];
+                }
+            }
+        }
+        next
     }
 
     /// What is held from these items on.
     pub(crate) fn held(&self, from: Items) -> [LaneStatus; LANES] {
+        let from = self.behind_settled(from);
         std::array::from_fn(|lane| self.held_in(lane, from[lane]))
     }
 

@@ -384,7 +384,7 @@ impl Reader {
             let Some(segment) = log.segment_mut(plan.segment) else {
                 return Ok(());
             }; // trimmed meanwhile
-            segment.add_hole(hole, false)
+            segment.add_hole(hole, None)
         };
         let cursor = &mut self.lanes[lane];
         cursor.next = cursor.next.max(hole.end_items[lane]);

@@ -237,8 +237,8 @@ pub(crate) struct Segment {
     /// The least distance of two points.
     point_bytes: u64,
     point_nanos: i64,
-    /// Stretches that readers step over, in order; the flag says whether the gap event is stored.
-    pub(crate) holes: Vec<(Hole, bool)>,
+    /// Stretches that readers step over, in order, with the frame that holds the gap event once it is appended.
+    pub(crate) holes: Vec<(Hole, Option<FrameNo>)>,
     /// The file is gone; one hole covers all of it.
     pub(crate) missing: bool,
 }
@@ -336,9 +336,9 @@ impl Segment {
     }
 
     /// Adds a stretch to step over; false if it is known already.
-    pub(crate) fn add_hole(&mut self, hole: Hole, settled: bool) -> bool {
-        if let Some((_, known)) = self.holes.iter_mut().find(|(known, _)| known.covers(&hole)) {
-            *known |= settled;
+    pub(crate) fn add_hole(&mut self, hole: Hole, settled: Option<FrameNo>) -> bool {
+        if let Some((_, at)) = self.holes.iter_mut().find(|(known, _)| known.covers(&hole)) {
+            *at = (*at).or(settled);
             return false;
         }
         self.holes.retain(|(known, _)| !hole.covers(known));

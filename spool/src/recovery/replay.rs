@@ -336,7 +336,7 @@ impl Replay {
         };
         for hole in self.settled {
             if let Some(index) = find(&recovered.segments, hole.segment) {
-                recovered.segments[index].add_hole(hole, true);
+                recovered.segments[index].add_hole(hole, Some(FrameNo(0)));
             }
         }
         for (number, mut damage) in self.damage {
@@ -344,7 +344,7 @@ impl Replay {
                 continue;
             };
             let hole = damage.hole(number);
-            if recovered.segments[index].add_hole(hole, false) {
+            if recovered.segments[index].add_hole(hole, None) {
                 if let Ok(file) = disk.open(&damage.segment, Access::Read) {
                     damage.kept = damage::keep_bytes(disk, directory, &hole, &*file);
                 }

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 
 use super::{AppendError, Appended, Spool, SyncError};
 use crate::{
-    Frame, LANES,
+    Frame, FrameNo, LANES,
     disk::is_no_room,
     frame::{self, FRAME_HEADER_BYTES, FrameHeader, ITEM_HEADER_BYTES, Kind, MAX_NUMBER},
     log::{self, Log, Shared},
@@ -152,7 +152,7 @@ impl Spool {
             log.used_bytes += header.frame_bytes();
             log.next_items = end.items;
             log.set_end(end);
-            settle(&mut log, frame, &self.shared);
+            settle(&mut log, frame, place.frame, &self.shared);
         }
         if self.options.read_unsynced && !frame.items.is_empty() {
             self.shared.changed();
@@ -191,14 +191,14 @@ impl Spool {
     }
 }
 
-fn settle(log: &mut Log, frame: &Frame<'_>, shared: &Shared) {
+fn settle(log: &mut Log, frame: &Frame<'_>, at: FrameNo, shared: &Shared) {
     for damage in &frame.settled {
         let number = damage.segment.file_name().and_then(segment::number_of);
         if let Some(number) = number
             && damage.segment == shared.path_of(number)
             && let Some(segment) = log.segment_mut(number)
         {
-            segment.add_hole(damage.hole(number), true);
+            segment.add_hole(damage.hole(number), Some(at));
         }
     }
 }

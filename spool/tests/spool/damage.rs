@@ -487,3 +487,39 @@ fn a_place_that_can_never_be_read_becomes_damage_after_some_tries() {
         .collect();
     assert_eq!(outcomes, [false, false, false, true]);
 }
+
+#[test]
+fn settled_damage_at_the_end_of_a_lane_holds_nothing() {
+    let (disk, path) = ten_frames();
+    drop(open(&disk));
+    let offset = offset_of(&disk, &path, 9);
+    disk.flip_bit(&path, offset * 8);
+    let (mut spool, _) = open(&disk);
+    let (_, errors) = drain(&mut spool.reader("uplink"), 1);
+    let [ReadError::Damaged(damage)] = &errors[..] else {
+        panic!("{errors:?}")
+    };
+    // All that can be read has been acknowledged; the damaged item never will be.
+    mark(&mut spool, "uplink", [0, 9]);
+    spool.sync().unwrap();
+    assert_eq!(spool.view().backlog("uplink")[1].items, 1);
+    let gap = Item {
+        lane: 0,
+        parts: &[b"gap"],
+    };
+    let settled = vec![damage.clone()];
+    spool
+        .append(&Frame {
+            items: vec![gap],
+            settled,
+            ..Frame::default()
+        })
+        .unwrap();
+    mark(&mut spool, "uplink", [1, 9]);
+    spool.sync().unwrap();
+    assert_eq!(
+        spool.view().backlog("uplink"),
+        [watchline_spool::LaneStatus::default(); 2]
+    );
+    assert!(disk.content(&path).is_none(), "the segment is gone");
+}
