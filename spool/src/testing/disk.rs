@@ -23,27 +23,27 @@ pub struct FailingDisk {
 /// A kind of call to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// [`DiskFile::read_at`].
+    /// [`DiskFile::read_at`](crate::DiskFile::read_at).
     Read,
-    /// [`DiskFile::write_at`].
+    /// [`DiskFile::write_at`](crate::DiskFile::write_at).
     Write,
-    /// [`DiskFile::sync_data`].
+    /// [`DiskFile::sync_data`](crate::DiskFile::sync_data).
     Sync,
-    /// [`DiskFile::allocate`].
+    /// [`DiskFile::allocate`](crate::DiskFile::allocate).
     Allocate,
-    /// [`DiskFile::truncate`].
+    /// [`DiskFile::truncate`](crate::DiskFile::truncate).
     Truncate,
-    /// [`Disk::create`].
+    /// [`Disk::create`](crate::Disk::create).
     Create,
-    /// [`Disk::open`].
+    /// [`Disk::open`](crate::Disk::open).
     Open,
-    /// [`Disk::rename`].
+    /// [`Disk::rename`](crate::Disk::rename).
     Rename,
-    /// [`Disk::remove`].
+    /// [`Disk::remove`](crate::Disk::remove).
     Remove,
-    /// [`Disk::list`].
+    /// [`Disk::list`](crate::Disk::list).
     List,
-    /// [`Disk::sync_directory`].
+    /// [`Disk::sync_directory`](crate::Disk::sync_directory).
     SyncDirectory,
 }
 
