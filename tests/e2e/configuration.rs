@@ -1,9 +1,9 @@
 //! Wrong configurations, and changed ones.
 
-use std::fs;
+use std::{ffi::OsStr, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Lab, Line, Writer, process::Program, waiting::wait_until};
+use e2e::{Lab, Line, Role, Writer, lab::AGENCY, process::Program, waiting::wait_until};
 use rustix::process::Signal;
 
 /// `file:line:column: message`, parsed; the rest of the line is the message.
@@ -148,6 +148,44 @@ fn check_accepts_what_run_accepts() -> Result<()> {
         for node in line.nodes() {
             node.write_config()?;
             node.command(&["check"])?.expect_code(0)?;
+        }
+        Ok(())
+    })
+}
+
+/// The samples of `deploy/` are what they say: only names and places are the reader's own.
+#[test]
+fn check_accepts_the_sample_configurations() -> Result<()> {
+    Lab::run(|lab| {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        for (sample, program, role, name) in [
+            (
+                "forwarder.toml",
+                Program::Forwarder,
+                Role::Forwarder(AGENCY),
+                "host-01",
+            ),
+            (
+                "collector.toml",
+                Program::Collector,
+                Role::Collector(AGENCY),
+                "collector-1",
+            ),
+            ("center.toml", Program::Collector, Role::Center, "center-1"),
+        ] {
+            let folder = lab.path(sample.trim_end_matches(".toml"));
+            fs::create_dir(&folder)?;
+            lab.issue("pki", role, name, &folder)?;
+            fs::copy(lab.path("pki/crl.pem"), folder.join("crl.pem"))?;
+            let file = folder.join(sample);
+            fs::copy(deploy.join(sample), &file).with_context(|| format!("copy {sample}"))?;
+            program
+                .run([
+                    OsStr::new("check"),
+                    OsStr::new("--config"),
+                    file.as_os_str(),
+                ])?
+                .expect_code(0)?;
         }
         Ok(())
     })

@@ -3,13 +3,16 @@
 use std::{
     ffi::OsString,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rand::RngExt;
 use tempfile::TempDir;
 
@@ -80,6 +83,7 @@ impl Journal {
 pub struct Lab {
     directory: TempDir,
     address: Ipv4Addr,
+    next_port: AtomicU16,
     seed: Seed,
     journal: Journal,
 }
@@ -108,8 +112,6 @@ impl Lab {
         let directory = tempfile::Builder::new()
             .prefix("watchline-e2e-")
             .tempdir()?;
-        // Listeners of one lab share an address that nothing else uses: a port that is free there stays free, also
-        // while its process is dead, because connections leave from 127.0.0.1.
         let mut random = rand::rng();
         let address = Ipv4Addr::new(
             127,
@@ -120,6 +122,7 @@ impl Lab {
         let lab = Lab {
             directory,
             address,
+            next_port: AtomicU16::new(20_001),
             seed: Seed::new(test),
             journal: Journal::default(),
         };
@@ -146,14 +149,10 @@ impl Lab {
         self.seed
     }
 
-    /// An address that nobody listens on, held until the listener is dropped.
-    ///
-    /// # Errors
-    /// The operating system has none.
-    pub fn free_address(&self) -> Result<(SocketAddr, TcpListener)> {
-        let listener =
-            TcpListener::bind((IpAddr::V4(self.address), 0)).context("ask for a free port")?;
-        Ok((listener.local_addr()?, listener))
+    /// A new address to listen on. Nobody else does, also not while its process is dead: the lab has its loopback address to
+    /// itself, and connections leave from 127.0.0.1.
+    pub fn new_address(&self) -> SocketAddr {
+        SocketAddr::from((self.address, self.next_port.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Makes another CA, in a folder of the lab.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{
     lab::Lab,
     node::Node,
-    oracle::{self, Event, Order, Written},
+    oracle::{self, Event, Order, Verdict, Written},
     waiting::wait_while_it_moves,
     writer::Writer,
 };
@@ -111,6 +111,16 @@ impl Line {
     /// # Errors
     /// The verdict.
     pub fn finish_exact(&mut self, writers: &[&Writer]) -> Result<()> {
+        let (verdict, waited) = self.finish(writers, Order::Kept)?;
+        verdict.exact()?;
+        waited
+    }
+
+    /// [`Line::finish_exact`] up to the judgement, which is the caller's; and whether as much arrived as was written.
+    ///
+    /// # Errors
+    /// A process did not end cleanly, or the output cannot be read.
+    pub fn finish(&mut self, writers: &[&Writer], order: Order) -> Result<(Verdict, Result<()>)> {
         let written: Vec<Written> = writers
             .iter()
             .map(|writer| Written::by(writer, &self.logs))
@@ -119,7 +129,6 @@ impl Line {
         // What is missing is told better by the verdict.
         let waited = self.wait_arrived(count);
         self.stop()?;
-        oracle::judge(&written, &self.events()?, Order::Kept).exact()?;
-        waited
+        Ok((oracle::judge(&written, &self.events()?, order), waited))
     }
 }

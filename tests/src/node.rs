@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
 };
@@ -86,7 +86,6 @@ pub struct Node {
     directory: PathBuf,
     health: SocketAddr,
     ingest: Option<SocketAddr>,
-    held: Vec<TcpListener>,
     process: Option<Process>,
     journal: Journal,
     starts: usize,
@@ -107,18 +106,15 @@ impl Node {
         config.set("[identity]", "private_key", format!("{name}.key"));
         config.set("[identity]", "trust_anchors", "ca.pem");
         config.set("[identity]", "revocations", lab.path("pki/crl.pem"));
-        let (health, listener) = lab.free_address()?;
-        let mut held = vec![listener];
+        let health = lab.new_address();
         config.set("[health]", "listen", health);
         let ingest = match program {
             Program::Forwarder => None,
-            Program::Collector => {
-                let (ingest, listener) = lab.free_address()?;
-                held.push(listener);
-                config.set("[ingest]", "listen", ingest);
-                Some(ingest)
-            }
+            Program::Collector => Some(lab.new_address()),
         };
+        if let Some(ingest) = ingest {
+            config.set("[ingest]", "listen", ingest);
+        }
         let name = name.to_owned();
         Ok(Node {
             name,
@@ -127,7 +123,6 @@ impl Node {
             directory,
             health,
             ingest,
-            held,
             process: None,
             journal: lab.journal(),
             starts: 0,
@@ -187,7 +182,6 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "{} runs already", self.name);
         self.write_config()?;
-        self.held.clear();
         self.starts += 1;
         let name = format!("{} (start {})", self.name, self.starts);
         self.process = Some(Process::start(&name, self.program, &self.config_path())?);

@@ -256,6 +256,15 @@ impl Verdict {
         Ok(())
     }
 
+    /// Nothing lost, repeated, altered or out of order, whatever was reported.
+    ///
+    /// # Errors
+    /// The findings.
+    pub fn nothing_wrong(&self) -> Result<()> {
+        ensure!(self.findings.is_empty(), "{self}");
+        Ok(())
+    }
+
     /// Nothing repeated, altered or out of order; what is missing has been reported by a gap event.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use rand::{Rng, RngExt};
 
-use crate::records::record;
+use crate::{records::record, waiting::wait_until};
 
 /// One log file, as its writer sees it.
 #[derive(Debug)]
@@ -115,10 +115,23 @@ impl Writer {
     /// # Errors
     /// The file could not be renamed or created.
     pub fn rotate_by_rename(&mut self) -> Result<()> {
+        self.wait_for_a_later_stamp()?;
         let rotated = self.next_generation();
         fs::rename(&self.path, rotated).context("rename a log")?;
         self.file = append_to(&self.path)?;
         Ok(())
+    }
+
+    /// Waits until the file system would stamp a write later than the last one to this log: the order of two generations that
+    /// nobody saw under their name, and that carry one and the same time, is not to be found out by anybody.
+    fn wait_for_a_later_stamp(&self) -> Result<()> {
+        let modified = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified());
+        let last = modified(&self.path).context("look at a log")?;
+        let probe = self.path.with_file_name(".stamp");
+        wait_until("the file system's clock moves on", || {
+            fs::write(&probe, "x").context("write a probe")?;
+            Ok(modified(&probe).context("look at a probe")? > last)
+        })
     }
 
     /// Copies the file to the next `NAME.N` and empties it.

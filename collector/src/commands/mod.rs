@@ -95,7 +95,7 @@ Certificates, keys and revocation lists are followed without any signal.")]
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(argument) => with_config(&argument.config, |config| {
-            run::run(config, &argument.config, &cli.log)
+            Ok(run::run(config, &argument.config, &cli.log))
         }),
         Command::Check(argument) => with_config(&argument.config, |config| {
             run::check(&config, &argument.config)

@@ -12,13 +12,19 @@ use watchline_proto::Role;
 
 use crate::config::CollectorConfig;
 
-/// Runs until told to stop.
-pub(super) fn run(
-    config: CollectorConfig,
-    file: &Path,
-    log: &LogArgument,
-) -> anyhow::Result<ExitCode> {
+/// Runs until told to stop. Logs from here on, so that a failure is a line of the log like any other.
+pub(super) fn run(config: CollectorConfig, file: &Path, log: &LogArgument) -> ExitCode {
     lifecycle::init_logging(log.log_format);
+    match run_to_the_end(config, file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            exit::FAILURE.into()
+        }
+    }
+}
+
+fn run_to_the_end(config: CollectorConfig, file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,8 +33,7 @@ pub(super) fn run(
         let stop = CancellationToken::new();
         let reloads = lifecycle::signals(stop.clone()).context("listen for signals")?;
         Box::pin(crate::run(config, file.to_owned(), reloads, stop)).await
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// The configuration is valid in form; its certificates are read too, and nothing else is touched.

@@ -260,7 +260,7 @@ mod tests {
             "NOT taken at the last reload, the one before is in force:\n  f.toml:1:1: x\n",
             "LANE     EVENTS  WAITING  BATCHES  OLDEST  ACKED  SET ASIDE\n",
             "routine  12      2.0 KiB  3        5 min   7      0\n",
-            "auth    /var/log/auth.log   4.0 KiB  10 B\n",
+            "auth    /var/log/auth.log    4.0 KiB  10 B\n",
             "web     no file matches yet\n",
         ] {
             assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");

@@ -29,8 +29,12 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Registers `watchline_refused_total{reason}`.
+    /// Registers `watchline_refused_total{reason}`. Reasons of the handshake are there from the start, at 0, so that their first
+    /// refusal is seen as an increase.
     pub fn register(&self, registry: &mut Registry) {
+        for reason in Refused::REASONS {
+            drop(self.by_reason.get_or_create(&[("reason", reason)]));
+        }
         registry.register(
             "watchline_refused",
             "Peers and batches that were refused, by reason",

@@ -51,6 +51,24 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Every [`Refused::reason`].
+    pub(super) const REASONS: [&str; 14] = [
+        "no_certificate",
+        "malformed_certificate",
+        "unknown_issuer",
+        "expired",
+        "not_yet_valid",
+        "revoked",
+        "revocation_unknown",
+        "bad_name",
+        "out_of_scope",
+        "wrong_role",
+        "wrong_agency",
+        "wrong_usage",
+        "tls_version",
+        "handshake",
+    ];
+
     /// A small closed set, for `watchline_refused_total{reason}`.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -108,6 +108,27 @@ pub(super) fn modified_unix_nano(meta: &std::fs::Metadata) -> i64 {
         .saturating_add(meta.mtime_nsec())
 }
 
+/// As [`read`], read again while names come and go: a file that is renamed meanwhile may otherwise show under neither name.
+pub(super) fn read_at_rest(directory: &Path) -> Vec<Entry> {
+    const TRIES: usize = 4;
+    let stamp = || {
+        std::fs::metadata(directory)
+            .ok()
+            .map(|meta| modified_unix_nano(&meta))
+    };
+    let mut before = stamp();
+    let mut entries = read(directory);
+    for _ in 1..TRIES {
+        let after = stamp();
+        if after == before {
+            break;
+        }
+        before = after;
+        entries = read(directory);
+    }
+    entries
+}
+
 /// What `directory` holds right now, by name; nothing where it cannot be read.
 pub(super) fn read(directory: &Path) -> Vec<Entry> {
     let Ok(entries) = std::fs::read_dir(directory) else {

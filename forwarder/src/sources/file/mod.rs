@@ -113,6 +113,8 @@ pub(crate) struct FileSource {
     by_path: HashMap<PathBuf, FileKey>,
     /// Tails by the name they were found under.
     generations: HashMap<PathBuf, Vec<FileKey>>,
+    /// When the last scan began.
+    looked_unix_nano: Option<i64>,
     /// Positions whose file is not there, or not found yet.
     orphans: BTreeMap<FileKey, Position>,
     moved_orphans: BTreeSet<FileKey>,
@@ -146,6 +148,7 @@ impl FileSource {
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
             generations: HashMap::new(),
+            looked_unix_nano: None,
             orphans: positions,
             moved_orphans: BTreeSet::new(),
             removed: BTreeSet::new(),

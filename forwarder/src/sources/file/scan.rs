@@ -1,7 +1,7 @@
 //! Which files are there: patterns against directories, names against inodes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io,
     os::{fd::AsFd, unix::fs::FileExt},
@@ -12,7 +12,7 @@ use rustix::fs::{Stat, fstat};
 
 use super::{
     FileSource, StartAt,
-    directories::{Entry, EntryKind, SETTLED_AFTER_NANOS, modified_unix_nano},
+    directories::{self, Entry, EntryKind, SETTLED_AFTER_NANOS, modified_unix_nano},
     identity::Inode,
     is_gone, names,
     open::{self, OpenError},
@@ -96,6 +96,7 @@ impl FileSource {
             self.begin(name, new, true, intake);
         }
         self.directories.end();
+        self.looked_unix_nano = Some(intake.now.unix_nano);
     }
 
     /// Whether a name still leads to the file that it led to, by the inode in its directory.
@@ -258,9 +259,7 @@ impl FileSource {
         tail.known_size = tail.known_size.max(tail.size);
         tail.path = Some(found.path);
         tail.seen_in_round = self.rounds;
-        if in_pattern {
-            tail.confirmed_unix_nano = intake.now.unix_nano;
-        }
+        tail.confirm(intake);
         if self.tails.len() < super::MAX_OPEN {
             tail.handle = Some(found.file);
         }
@@ -432,6 +431,8 @@ impl FileSource {
 
     /// A name leads to a new file, or to none: generations since the one that was last seen under it may have been renamed already, to names
     /// that no pattern leads to. Those written to after the old one was last seen under the name are read too, oldest first.
+    ///
+    /// The directory is read anew: the new file was opened after this round's listing, and one may have come and gone between.
     fn find_missed(
         &mut self,
         name: &Path,
@@ -452,25 +453,29 @@ impl FileSource {
             .orphans
             .values()
             .filter(|position| position.name == name);
+        // A name that led nowhere at the last look has no generation that was seen: then all since that look were missed.
         let Some(confirmed) = tails
             .chain(orphans.map(|position| position.confirmed_unix_nano))
             .max()
+            .or(self.looked_unix_nano)
         else {
             return;
         };
+        let followed: HashSet<u64> = self.by_inode.keys().map(|inode| inode.ino).collect();
         let mut missed = Vec::new();
-        for entry in self.directories.list(directory).iter() {
+        for entry in directories::read_at_rest(directory) {
             if entry.kind != EntryKind::File
                 || !names::is_rotated(base, &entry.name)
                 || names::is_packed(&entry.name)
+                || followed.contains(&entry.ino)
             {
                 continue;
             }
             let path = directory.join(&entry.name);
-            if matched.contains_key(&path)
-                || self.by_path.contains_key(&path)
-                || self.config.exclude.covers(&path)
-            {
+            let is_matched = matched
+                .get(&path)
+                .is_some_and(|listed| listed.ino == entry.ino);
+            if is_matched || self.config.exclude.covers(&path) {
                 continue;
             }
             let modified =
@@ -609,7 +614,14 @@ impl Tail {
     fn see(&mut self, round: u64, intake: &Intake<'_>) {
         self.seen_in_round = round;
         self.in_pattern = true;
-        self.confirmed_unix_nano = intake.now.unix_nano;
+        self.confirm(intake);
+    }
+
+    /// Notes that it is still what its name leads to, if it is: what was written after that may be of a later generation.
+    fn confirm(&mut self, intake: &Intake<'_>) {
+        if self.in_pattern && self.path.as_ref() == Some(&self.name) {
+            self.confirmed_unix_nano = intake.now.unix_nano;
+        }
     }
 }
 
