@@ -8,8 +8,10 @@ pub mod archive;
 pub mod config;
 pub mod feed;
 pub mod file;
-mod follow;
+pub(crate) mod follow;
 pub mod metrics;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod upstream;
 
 pub use archive::ArchiveOutput;

@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -94,11 +94,11 @@ pub(crate) struct State {
 
 /// Survives the process.
 #[derive(Debug, Clone)]
-pub(crate) struct World(Arc<Mutex<State>>);
+pub(crate) struct World(Arc<(Mutex<State>, Condvar)>);
 
 impl World {
     pub(crate) fn new(seed: u64) -> World {
-        World(Arc::new(Mutex::new(State {
+        let state = State {
             inodes: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -113,11 +113,24 @@ impl World {
             calls: 0,
             dice: Dice::new(seed),
             incarnation: 0,
-        })))
+        };
+        World(Arc::new((Mutex::new(state), Condvar::new())))
+    }
+
+    /// Waits until a mark covers the items of a lane before `next`: the output's own word that they are written and synced.
+    pub(crate) fn await_mark(&self, lane: LaneNo, next: u64) {
+        let mut state = self.state();
+        while state
+            .marks
+            .back()
+            .is_none_or(|mark| mark.next[lane] < ItemNo(next))
+        {
+            state = self.0.1.wait(state).unwrap();
+        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.0.lock().unwrap()
     }
 
     /// A process that starts now.
@@ -282,6 +295,11 @@ impl State {
             return Err(killed());
         }
         self.calls += 1;
+        eprintln!(
+            "{call:?} {:?} {:?}",
+            self.calls_left,
+            std::time::Instant::now()
+        );
         if let Some(left) = &mut self.calls_left {
             if *left == 0 {
                 self.killed = true;
@@ -553,6 +571,7 @@ impl Marks for World {
         if state.call(Call::Mark).is_ok() {
             state.marks.push_back(mark);
         }
+        self.0.1.notify_all();
     }
 
     fn mark_synced(&self, mark: Mark) -> Result<(), MarkError> {
@@ -565,6 +584,7 @@ impl Marks for World {
         } else if state.dice.one_in(2) && state.marks.is_empty() {
             state.marks = [mark].into();
         }
+        self.0.1.notify_all();
         outcome.map_err(|error| MarkError {
             reason: error.to_string(),
         })
