@@ -36,7 +36,8 @@ impl FileSource {
             intake.now,
         );
         (new.path, new.in_pattern, new.seen_in_round) = (path, in_pattern, seen_in_round);
-        new.found_unix_nano = new.found_unix_nano.max(found + 1);
+        // Right behind the content before it: a later generation of the name may have been found since.
+        new.found_unix_nano = found + 1;
         new.after_cut = change == Change::Truncated;
         new.handle = handle;
         let new_key = new.key;
