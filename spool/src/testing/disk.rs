@@ -276,12 +276,12 @@ impl FailingDisk {
         self.inner().changing_calls
     }
 
-    /// Calls of [`DiskFile::read_at`] so far.
+    /// Calls of [`DiskFile::read_at`](crate::DiskFile::read_at) so far.
     pub fn reads(&self) -> u64 {
         self.inner().reads
     }
 
-    /// Calls of [`DiskFile::sync_data`] so far.
+    /// Calls of [`DiskFile::sync_data`](crate::DiskFile::sync_data) so far.
     pub fn syncs(&self) -> u64 {
         self.inner().syncs
     }

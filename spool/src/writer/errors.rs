@@ -32,7 +32,7 @@ pub enum AppendError {
         /// 16 MiB, or less with a small quota.
         max: u64,
     },
-    /// The disk failed. Nothing at or after `from` is stored; call [`Spool::reopen`] to go on.
+    /// The disk failed. Nothing at or after `from` is stored; call [`Spool::reopen`](crate::Spool::reopen) to go on.
     #[error("append to segment {} at frame {from:?}", path.display())]
     Io {
         /// The segment.
@@ -44,7 +44,7 @@ pub enum AppendError {
     },
 }
 
-/// The disk failed: nothing at or after `from` is stored. Call [`Spool::reopen`].
+/// The disk failed: nothing at or after `from` is stored. Call [`Spool::reopen`](crate::Spool::reopen).
 #[derive(Debug, thiserror::Error)]
 #[error("sync segment {} from frame {from:?}", path.display())]
 pub struct SyncError {
