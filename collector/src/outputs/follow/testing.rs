@@ -295,11 +295,6 @@ impl State {
             return Err(killed());
         }
         self.calls += 1;
-        eprintln!(
-            "{call:?} {:?} {:?}",
-            self.calls_left,
-            std::time::Instant::now()
-        );
         if let Some(left) = &mut self.calls_left {
             if *left == 0 {
                 self.killed = true;
