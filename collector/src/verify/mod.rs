@@ -17,6 +17,8 @@ mod batches;
 mod chains;
 mod report;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::{io, path::Path, sync::Arc};
 

@@ -46,7 +46,7 @@ impl ArchiveOutput {
 }
 
 /// Sealed batches as they came, with the certificates that they need.
-pub(super) struct Evidence {
+pub(crate) struct Evidence {
     chains: Arc<dyn Chains>,
     /// Signers whose chain is known to stand in the present file. Forgotten at a start or after an error: then it is written again, which
     /// costs a few kilobytes and says nothing new. A fingerprint a signer, so a few bytes a host.
@@ -54,7 +54,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    pub(super) fn new(chains: Arc<dyn Chains>) -> Evidence {
+    pub(crate) fn new(chains: Arc<dyn Chains>) -> Evidence {
         Evidence {
             chains,
             written: HashSet::new(),
