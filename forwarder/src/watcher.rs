@@ -127,3 +127,72 @@ impl EventHandler for Hinter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::{News, Rest};
+
+    /// Waits for hints, until they say what is wanted.
+    fn wait_for(inbox: &Inbox, wanted: impl Fn(&News) -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        let rest = || Rest {
+            until,
+            linger_until: Instant::now(),
+            wants_room: false,
+        };
+        while !wanted(&inbox.wait(rest())) {
+            assert!(Instant::now() < until, "no such hint came");
+        }
+    }
+
+    #[test]
+    fn what_happens_in_a_watched_directory_is_hinted_at_and_our_own_reading_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let board = Arc::new(Board::default());
+        let inbox = Arc::new(Inbox::new(Arc::clone(&board)));
+        let (directories, thread) =
+            start(Arc::clone(&inbox), Arc::clone(&board), Metrics::default()).unwrap();
+        directories
+            .send(BTreeSet::from([dir.path().to_owned()]))
+            .unwrap();
+        wait_for(&inbox, |news| news.hints.everything);
+        assert_eq!(board.posted().no_hints, None);
+        let file = dir.path().join("a.log");
+        std::fs::write(&file, "one\n").unwrap();
+        wait_for(&inbox, |news| news.hints.directories.contains(dir.path()));
+        for n in 0..50 {
+            use std::io::Write as _;
+            let mut appended = std::fs::OpenOptions::new()
+                .append(true)
+                .open(&file)
+                .unwrap();
+            writeln!(appended, "{n}").unwrap();
+        }
+        wait_for(&inbox, |news| news.hints.files.contains(&file));
+        std::fs::rename(&file, dir.path().join("a.log.1")).unwrap();
+        wait_for(&inbox, |news| news.hints.directories.contains(dir.path()));
+        let mut hinter = Hinter {
+            inbox: Arc::clone(&inbox),
+            awake_since: Instant::now(),
+        };
+        let kind = EventKind::Access(notify::event::AccessKind::Open(
+            notify::event::AccessMode::Any,
+        ));
+        hinter.handle_event(Ok(Event::new(kind).add_path("/read/by/us".into())));
+        hinter.handle_event(Ok(
+            Event::new(EventKind::Any).set_flag(notify::event::Flag::Rescan)
+        ));
+        wait_for(&inbox, |news| {
+            assert!(
+                !news
+                    .hints
+                    .files
+                    .contains(std::path::Path::new("/read/by/us"))
+            );
+            news.hints.everything
+        });
+        drop(directories);
+        thread.join().unwrap();
+    }
+}

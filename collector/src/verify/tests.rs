@@ -41,7 +41,11 @@ fn items(authority: &Authority) -> (Vec<(Lane, Bytes)>, Vec<Sealer>) {
             host.restart(3);
         }
         host.received = NOW + number as i64;
-        let lane = if number % 7 == 3 { Lane::Alert } else { Lane::Routine };
+        let lane = if number % 7 == 3 {
+            Lane::Alert
+        } else {
+            Lane::Routine
+        };
         items.push((lane, host.item(lane)));
     }
     (items, hosts)
@@ -61,13 +65,19 @@ fn archive_of(authority: &Authority, items: &[(Lane, Bytes)], hosts: &[Sealer]) 
     let chains = Arc::new(KnownChains::default());
     hosts.iter().for_each(|host| chains.add(&host.issued));
     let place = Place::of_archive(&directory.path().join("archive"));
-    let rotation = Rotation { size_bytes: Some(6_000), every: None };
+    let rotation = Rotation {
+        size_bytes: Some(6_000),
+        every: None,
+    };
     let form = archive::Evidence::new(chains);
     let mut output = Follower::new(world.feed(), form, Box::new(RealDisk), place, rotation);
     // One by one: in the order of arrival, though alerts overtake what waits.
     for (lane, item) in items {
         world.push(lane.index(), item.clone());
-        let now = Now { unix_nano: NOW - 1, instant: Instant::now() };
+        let now = Now {
+            unix_nano: NOW - 1,
+            instant: Instant::now(),
+        };
         while output.turn(now).unwrap() == Turn::More {}
     }
     output.finish().unwrap();
@@ -80,8 +90,10 @@ impl Evidence {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> =
-            fs::read_dir(self.archive()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<_> = fs::read_dir(self.archive())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         files.sort();
         files
     }
@@ -146,8 +158,15 @@ fn any_removed_batch_is_missing() {
         let (verdict, report) = archive_of(&authority, &left, &hosts).verify();
         // Of the very last of a chain nothing that is left tells, unless a seal of the other lane came behind it.
         let told = gone < items.len() - 14;
-        assert!(verdict == Verdict::Incomplete || !told, "{gone}: {verdict:?} {report:#}");
-        assert_eq!(report["problems"].as_array().unwrap().len(), 0, "{gone}: {report:#}");
+        assert!(
+            verdict == Verdict::Incomplete || !told,
+            "{gone}: {verdict:?} {report:#}"
+        );
+        assert_eq!(
+            report["problems"].as_array().unwrap().len(),
+            0,
+            "{gone}: {report:#}"
+        );
     }
 }
 
@@ -159,7 +178,12 @@ fn any_altered_byte_is_unsound() {
         for at in (0..length).step_by(97) {
             evidence.alter(&file, |content| content[at] ^= 0x10);
             let (verdict, report) = evidence.verify();
-            assert_eq!(verdict, Verdict::Unsound, "{} at {at}: {report:#}", file.display());
+            assert_eq!(
+                verdict,
+                Verdict::Unsound,
+                "{} at {at}: {report:#}",
+                file.display()
+            );
             evidence.alter(&file, |content| content[at] ^= 0x10);
         }
     }
@@ -180,7 +204,10 @@ fn a_batch_altered_with_its_checksum_is_unsound_where_it_is() {
     let problems = report["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 1, "{report:#}");
     let what = problems[0]["what"].as_str().unwrap();
-    assert!(what.starts_with("payload is not the one that was sealed"), "{what}");
+    assert!(
+        what.starts_with("payload is not the one that was sealed"),
+        "{what}"
+    );
 }
 
 #[test]
@@ -189,7 +216,9 @@ fn exchanged_records_are_unsound() {
     let file = &evidence.files()[1];
     evidence.alter(file, |content| {
         let records = records(content);
-        let [.., first, second, _end] = &records[..] else { panic!("{} records", records.len()) };
+        let [.., first, second, _end] = &records[..] else {
+            panic!("{} records", records.len())
+        };
         let exchanged = [&content[second.clone()], &content[first.clone()]].concat();
         content.splice(first.start..second.end, exchanged);
     });
@@ -200,9 +229,21 @@ fn exchanged_records_are_unsound() {
 fn a_cut_closed_file_is_unsound_and_a_cut_growing_file_is_not_finished() {
     let evidence = sound();
     let files = evidence.files();
-    let (closed, current) = (&files[0], files.iter().find(|file| file.ends_with("current.wla")).unwrap());
+    let (closed, current) = (
+        &files[0],
+        files
+            .iter()
+            .find(|file| file.ends_with("current.wla"))
+            .unwrap(),
+    );
     let whole = fs::read(closed).unwrap();
-    for cut in [records(&whole).last().unwrap().start, whole.len() - 1, 36, 10, 0] {
+    for cut in [
+        records(&whole).last().unwrap().start,
+        whole.len() - 1,
+        36,
+        10,
+        0,
+    ] {
         evidence.alter(closed, |content| content.truncate(cut));
         assert_eq!(evidence.verify().0, Verdict::Unsound, "cut at {cut}");
         evidence.alter(closed, |content| content.clone_from(&whole));
@@ -216,11 +257,20 @@ fn a_cut_closed_file_is_unsound_and_a_cut_growing_file_is_not_finished() {
 #[test]
 fn a_removed_file_is_missing() {
     let evidence = sound();
-    for file in evidence.files().iter().filter(|file| !file.ends_with("current.wla")) {
+    for file in evidence
+        .files()
+        .iter()
+        .filter(|file| !file.ends_with("current.wla"))
+    {
         let aside = evidence.directory.path().join("aside");
         fs::rename(file, &aside).unwrap();
         let (verdict, report) = evidence.verify();
-        assert_eq!(verdict, Verdict::Incomplete, "{}: {report:#}", file.display());
+        assert_eq!(
+            verdict,
+            Verdict::Incomplete,
+            "{}: {report:#}",
+            file.display()
+        );
         fs::rename(&aside, file).unwrap();
     }
 }
@@ -238,27 +288,46 @@ fn an_unknown_anchor_a_foreign_signer_and_an_unsigned_batch_are_unsound() {
     hosts[1].sign(&mut batch);
     let ours = items[10].1.clone();
     items[10].1 = stored::encode(&batch);
-    assert_eq!(archive_of(&authority, &items, &hosts).verify().0, Verdict::Unsound);
+    assert_eq!(
+        archive_of(&authority, &items, &hosts).verify().0,
+        Verdict::Unsound
+    );
 
     let mut batch = stored::decode(ours).unwrap();
     batch.signer = Bytes::new();
     items[10].1 = stored::encode(&batch);
-    assert_eq!(archive_of(&authority, &items, &hosts).verify().0, Verdict::Unsound);
+    assert_eq!(
+        archive_of(&authority, &items, &hosts).verify().0,
+        Verdict::Unsound
+    );
 }
 
-fn buffer_of(authority: &Authority, items: &[(Lane, Bytes)], hosts: &[Sealer]) -> (Evidence, Spool) {
+fn buffer_of(
+    authority: &Authority,
+    items: &[(Lane, Bytes)],
+    hosts: &[Sealer],
+) -> (Evidence, Spool) {
     let directory = tempfile::tempdir().unwrap();
     let anchors = write_anchors(authority, directory.path());
     let buffer = directory.path().join("buffer");
-    let (mut spool, _) =
-        Spool::open(Arc::new(watchline_spool::RealDisk), &buffer, Options::default()).unwrap();
+    let (mut spool, _) = Spool::open(
+        Arc::new(watchline_spool::RealDisk),
+        &buffer,
+        Options::default(),
+    )
+    .unwrap();
     let store = ChainStore::open(buffer.join("chains")).unwrap();
     for host in hosts {
-        store.put(&[Bytes::copy_from_slice(&host.issued.der)]).unwrap();
+        store
+            .put(&[Bytes::copy_from_slice(&host.issued.der)])
+            .unwrap();
     }
     for (lane, item) in items {
         let frame = Frame {
-            items: vec![Item { lane: lane.index(), parts: &[item] }],
+            items: vec![Item {
+                lane: lane.index(),
+                parts: &[item],
+            }],
             ..Frame::default()
         };
         spool.append(&frame).unwrap();

@@ -15,7 +15,7 @@ use watchline_node::{
     uplink::{Forked, SetAside},
 };
 use watchline_proto::{
-    Agency, Hash, PeerName, Role, Seal, TrustDomain, payload::PayloadOpener, stored, wire,
+    Agency, Hash, PeerName, Role, Seal, TrustDomain, Void, payload::PayloadOpener, stored, wire,
 };
 use watchline_spool::{
     Options, Reader,

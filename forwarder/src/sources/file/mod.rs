@@ -18,11 +18,15 @@
 mod directories;
 mod globs;
 mod identity;
+mod keeping;
+mod look;
 mod names;
 mod open;
 mod position;
+mod relocate;
 mod rotation;
 mod scan;
+mod state;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -30,23 +34,21 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-use bytes::Bytes;
 
 pub(crate) use globs::{Excludes, PathPattern};
 pub(crate) use position::{FileKey, Position};
+pub(crate) use state::{first_start_key, positions_prefix, read_position};
 pub(crate) use tail::{Buffers, Intake};
 
 use self::{
     directories::Directories,
     identity::Inode,
     open::OpenError,
-    tail::{Moved, Tail, Taken},
+    tail::{Tail, Taken},
 };
 use crate::{
     batch::{Moment, SourceNo},
@@ -56,16 +58,10 @@ use crate::{
     sources::OwnFiles,
 };
 
+/// After a scan hints wait for so many times as long as it took; the next look at everything does not.
+const SCANS_REST: u32 = 20;
 /// Open files of one source, at most; the ones longest idle are closed and opened again when they grow.
 const MAX_OPEN: usize = 512;
-/// A file that no pattern leads to any more is closed when nothing came for so long.
-const CLOSE_AFTER: Duration = Duration::from_secs(60);
-/// A rotated file, or a position without a file, is remembered for so long.
-const REMEMBER_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Positions without a file: no more are remembered.
-const MAX_ORPHANS: usize = 4096;
-/// Positions without events that one frame takes.
-const FOUND_PER_FRAME: usize = 500;
 
 /// Where reading begins in a file that is there when its source is started for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +121,8 @@ pub(crate) struct FileSource {
     refused: BTreeMap<PathBuf, String>,
     aliases: HashSet<PathBuf>,
     rounds: u64,
+    /// Hints alone make no scan before this: a busy directory costs a twentieth of a core at most.
+    scan_pays_from: Option<Instant>,
 }
 
 impl FileSource {
@@ -157,6 +155,7 @@ impl FileSource {
             refused: BTreeMap::new(),
             aliases: HashSet::new(),
             rounds: 0,
+            scan_pays_from: None,
         }
     }
 
@@ -185,15 +184,18 @@ impl FileSource {
                 }
             }
         }
-        let mut scan = tick || hints.everything;
+        let mut hinted = false;
         for directory in &hints.directories {
             if self.directories.known().any(|known| known == directory) {
                 self.directories.distrust(directory);
-                scan = true;
+                hinted = true;
             }
         }
-        if scan {
+        let pays = self.scan_pays_from.is_none_or(|from| intake.now.at >= from);
+        if tick || hints.everything || hinted && pays {
+            let begun = Instant::now();
             self.scan(intake);
+            self.scan_pays_from = Some(intake.now.at + begun.elapsed() * SCANS_REST);
         }
         if tick {
             self.follow_copies();
@@ -250,105 +252,6 @@ impl FileSource {
     /// Whether [`FileSource::read`] would find something to try.
     pub(crate) fn is_ready(&self) -> bool {
         !self.ready.is_empty()
-    }
-
-    /// Puts into `state` what has to be stored with the next frame: every position that events were taken from, some of the others.
-    pub(crate) fn moved(&mut self, state: &mut Vec<(Bytes, Option<Bytes>)>) {
-        let source = &self.config.name;
-        let mut found = 0;
-        for tail in self.tails.values_mut() {
-            match tail.moved {
-                Moved::No => continue,
-                Moved::Found if found >= FOUND_PER_FRAME => continue,
-                Moved::Found => found += 1,
-                Moved::Read => {}
-            }
-            tail.moved = Moved::No;
-            state.push((
-                position_key(source, tail.key),
-                Some(tail.position().encode().into()),
-            ));
-        }
-        while found < FOUND_PER_FRAME
-            && let Some(key) = self.moved_orphans.pop_first()
-        {
-            if let Some(position) = self.orphans.get(&key) {
-                state.push((position_key(source, key), Some(position.encode().into())));
-                found += 1;
-            }
-        }
-        for key in std::mem::take(&mut self.removed) {
-            if !self.tails.contains_key(&key) && !self.orphans.contains_key(&key) {
-                state.push((position_key(source, key), None));
-            }
-        }
-        // Only when every file that was there has a position may the next start take an unknown one for new.
-        if self.owes_first_start && self.rounds > 0 && found < FOUND_PER_FRAME {
-            self.owes_first_start = false;
-            state.push((first_start_key(source), Some(Bytes::from_static(&[1]))));
-        }
-    }
-
-    /// Whether [`FileSource::moved`] has something to store that no event will bring along.
-    pub(crate) fn owes_state(&self) -> bool {
-        self.owes_first_start && self.rounds > 0
-            || !self.removed.is_empty()
-            || !self.moved_orphans.is_empty()
-            || self.tails.values().any(|tail| tail.moved != Moved::No)
-    }
-
-    /// What was read since some frame is not stored after all: goes back to `positions`, the state as recovered.
-    pub(crate) fn rewind(
-        &mut self,
-        mut positions: BTreeMap<FileKey, Position>,
-        started_before: bool,
-    ) {
-        self.started_before = started_before;
-        self.owes_first_start = !started_before;
-        self.ready.clear();
-        self.removed.clear();
-        self.moved_orphans.clear();
-        let keys: Vec<FileKey> = self.tails.keys().copied().collect();
-        for key in keys {
-            let Some(tail) = self.tails.get_mut(&key) else {
-                continue;
-            };
-            tail.queued = false;
-            let Some(position) = positions.remove(&key) else {
-                if tail.in_pattern || tail.path.is_some() {
-                    // It is found again.
-                    self.forget(key);
-                } else if let Some(file) = tail.handle.take() {
-                    // Only the handle leads to it: what is known of it is that it was not read.
-                    let _ = tail.skip_to(&file, 0);
-                    tail.handle = Some(file);
-                }
-                continue;
-            };
-            let Some(file) = tail.handle.take() else {
-                self.forget(key);
-                positions.insert(key, position);
-                continue;
-            };
-            let now = Moment {
-                unix_nano: position.confirmed_unix_nano,
-                at: tail.idle_since,
-            };
-            match Tail::resume(&self.config.name, key, &position, &file, now) {
-                Ok(Ok(mut resumed)) => {
-                    (resumed.path, resumed.in_pattern) = (tail.path.clone(), tail.in_pattern);
-                    (resumed.inode, resumed.size) = (tail.inode, tail.size);
-                    resumed.handle = Some(file);
-                    *tail = resumed;
-                }
-                // Its content changed since: found again as what it is now, its old position stays for a copy.
-                Ok(Err(_)) | Err(_) => {
-                    self.forget(key);
-                    positions.insert(key, position);
-                }
-            }
-        }
-        self.orphans = positions;
     }
 
     /// The directories that are worth watching.
@@ -474,171 +377,6 @@ impl FileSource {
         if self.refused.get(&path) != Some(&why) {
             tracing::warn!(source = %self.config.name, path = %path.display(), why, "file cannot be read");
             self.refused.insert(path, why);
-        }
-    }
-
-    fn close_idle(&mut self, now: Moment) {
-        let mut gone = Vec::new();
-        for (&key, tail) in &mut self.tails {
-            let idle = now.at.saturating_duration_since(tail.idle_since);
-            if tail.in_pattern
-                || tail.unread_bytes() > 0 && tail.copy_of.is_none()
-                || idle < CLOSE_AFTER
-            {
-                continue;
-            }
-            if tail.path.is_none() || idle >= REMEMBER_FOR {
-                gone.push(key);
-            } else {
-                tail.handle = None;
-            }
-        }
-        for key in gone {
-            let removed = self
-                .tails
-                .get(&key)
-                .and_then(|tail| tail.handle.as_ref())
-                .is_some_and(is_removed);
-            let Some(position) = self.forget(key) else {
-                continue;
-            };
-            if removed || position.path != position.name {
-                self.removed.insert(key);
-            } else {
-                self.orphan(key, position, now);
-            }
-        }
-        let open = self
-            .tails
-            .values()
-            .filter(|tail| tail.handle.is_some())
-            .count();
-        if open > MAX_OPEN {
-            let mut closable: Vec<_> = (self.tails.values())
-                .filter(|tail| tail.handle.is_some() && tail.path.is_some() && !tail.queued)
-                .map(|tail| (tail.idle_since, tail.key))
-                .collect();
-            closable.sort_unstable();
-            for (_, key) in closable.into_iter().take(open - MAX_OPEN) {
-                if let Some(tail) = self.tails.get_mut(&key) {
-                    tail.handle = None;
-                }
-            }
-        }
-        let oldest = now.unix_nano.saturating_sub(nanos(REMEMBER_FOR));
-        let mut aged: Vec<FileKey> = (self.orphans.iter())
-            .filter(|(_, position)| (1..oldest).contains(&position.missing_since_unix_nano))
-            .map(|(&key, _)| key)
-            .collect();
-        if self.orphans.len() > MAX_ORPHANS {
-            let mut by_age: Vec<_> = self
-                .orphans
-                .iter()
-                .map(|(&key, position)| (position.missing_since_unix_nano, key))
-                .collect();
-            by_age.sort_unstable();
-            aged.extend(
-                by_age
-                    .iter()
-                    .take(self.orphans.len() - MAX_ORPHANS)
-                    .map(|&(_, key)| key),
-            );
-        }
-        for key in aged {
-            self.orphans.remove(&key);
-            self.removed.insert(key);
-        }
-    }
-
-    /// Takes a tail out of everything that knows it.
-    fn forget(&mut self, key: FileKey) -> Option<Position> {
-        let tail = self.tails.remove(&key)?;
-        if self.by_inode.get(&tail.inode) == Some(&key) {
-            self.by_inode.remove(&tail.inode);
-        }
-        if let Some(path) = &tail.path
-            && self.by_path.get(path) == Some(&key)
-        {
-            self.by_path.remove(path);
-        }
-        if let Some(generations) = self.generations.get_mut(&tail.name) {
-            generations.retain(|&other| other != key);
-            if generations.is_empty() {
-                self.generations.remove(&tail.name);
-            }
-        }
-        Some(tail.position())
-    }
-
-    /// Takes a tail in.
-    fn follow(&mut self, tail: Tail) {
-        let key = tail.key;
-        self.by_inode.insert(tail.inode, key);
-        if let Some(path) = &tail.path {
-            self.by_path.insert(path.clone(), key);
-            self.refused.remove(path);
-        }
-        self.generations
-            .entry(tail.name.clone())
-            .or_default()
-            .push(key);
-        self.tails.insert(key, tail);
-    }
-
-    /// Keeps a position whose content is nowhere to be seen.
-    fn orphan(&mut self, key: FileKey, mut position: Position, now: Moment) {
-        position.missing_since_unix_nano = now.unix_nano.max(1);
-        self.orphans.insert(key, position);
-        self.moved_orphans.insert(key);
-    }
-
-    fn new_key(&self) -> FileKey {
-        loop {
-            let mut bytes = [0; 8];
-            // Only uniqueness matters; without randomness TLS would not work either.
-            let _ = aws_lc_rs::rand::fill(&mut bytes);
-            let key = FileKey(u64::from_le_bytes(bytes));
-            if key.0 != 0 && !self.tails.contains_key(&key) && !self.orphans.contains_key(&key) {
-                return key;
-            }
-        }
-    }
-}
-
-/// Whether no name leads to the file any more.
-fn is_removed(file: &std::fs::File) -> bool {
-    rustix::fs::fstat(file.as_fd()).is_ok_and(|stat| stat.st_nlink == 0)
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// `position/<source>/<file key>` in the spool's state.
-fn position_key(source: &str, key: FileKey) -> Bytes {
-    format!("position/{source}/{key}").into()
-}
-
-/// The part of [`position_key`] before the file key.
-pub(crate) fn positions_prefix(source: &str) -> String {
-    format!("position/{source}/")
-}
-
-/// Says that the source has been started once.
-pub(crate) fn first_start_key(source: &str) -> Bytes {
-    format!("first_start/{source}").into()
-}
-
-/// Reads one entry of the state; `key` is what follows [`positions_prefix`].
-pub(crate) fn read_position(key: &[u8], value: &[u8]) -> Option<(FileKey, Position)> {
-    let key = str::from_utf8(key)
-        .ok()
-        .and_then(|key| u64::from_str_radix(key, 16).ok())?;
-    match Position::decode(value) {
-        Ok(position) => Some((FileKey(key), position)),
-        Err(error) => {
-            tracing::error!(%error, "a stored position cannot be read: its file is found like a new one");
-            None
         }
     }
 }

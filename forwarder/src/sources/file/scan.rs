@@ -1,30 +1,26 @@
 //! Which files are there: patterns against directories, names against inodes.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Stat, fstat};
+use rustix::fs::Stat;
 
 use super::{
     FileSource, StartAt,
-    directories::{self, Entry, EntryKind, SETTLED_AFTER_NANOS, modified_unix_nano},
+    directories::{Entry, EntryKind},
     identity::Inode,
-    is_gone, names,
     open::{self, OpenError},
     position::FileKey,
     tail::{Change, Intake, Moved, Tail},
 };
-use crate::gaps::{Gap, GapReason};
 
 /// Directories are listed in full this often, whatever their time stamps say.
 const LIST_ALL_EVERY: u64 = 10;
-/// Generations that came and went between two looks: no more are looked for at once.
-const MAX_MISSED: usize = 64;
 /// How far back the beginning of the last line is looked for when reading begins at the end.
 const LAST_LINE_BYTES: u64 = 64 << 10;
 
@@ -213,7 +209,7 @@ impl FileSource {
     }
 
     /// Goes on with the file of an orphaned position; gives it back when it is new all the same.
-    fn resume(
+    pub(super) fn resume(
         &mut self,
         key: FileKey,
         found: Found,
@@ -271,7 +267,13 @@ impl FileSource {
     }
 
     /// Follows a file that was never seen.
-    fn begin(&mut self, name: PathBuf, found: Found, in_pattern: bool, intake: &Intake<'_>) {
+    pub(super) fn begin(
+        &mut self,
+        name: PathBuf,
+        found: Found,
+        in_pattern: bool,
+        intake: &Intake<'_>,
+    ) {
         if self.by_inode.contains_key(&found.inode()) {
             return;
         }
@@ -305,308 +307,6 @@ impl FileSource {
         }
         self.adopt(tail, found, in_pattern, intake);
     }
-
-    /// Finds out where files are that no pattern led to in this round.
-    fn relocate_tails(&mut self, intake: &mut Intake<'_>) {
-        let unseen: Vec<FileKey> = self
-            .tails
-            .values()
-            .filter(|tail| tail.seen_in_round != self.rounds)
-            .map(|tail| tail.key)
-            .collect();
-        for key in unseen {
-            let Some(tail) = self.tails.get_mut(&key) else {
-                continue;
-            };
-            tail.in_pattern = false;
-            let (inode, Some(path)) = (tail.inode, tail.path.clone()) else {
-                continue;
-            };
-            if self.lies_at(&path, inode) {
-                continue;
-            }
-            if let Some(now_at) = self.named_in(path.parent(), inode) {
-                tracing::debug!(source = %self.config.name, path = %path.display(), now_at = %now_at.display(), "file was renamed");
-                self.moved_to(key, now_at);
-                continue;
-            }
-            if self.by_path.get(&path) == Some(&key) {
-                self.by_path.remove(&path);
-            }
-            let Some(tail) = self.tails.get_mut(&key) else {
-                continue;
-            };
-            tail.path = None;
-            tail.idle_since = intake.now.at;
-            if tail.handle.is_none()
-                && let Some(mut position) = self.forget(key)
-            {
-                position.path = path;
-                self.missing(key, position, intake);
-            }
-        }
-    }
-
-    /// Finds files by their inodes in the directory where they were, for positions that no matching name led to.
-    fn relocate_orphans(&mut self, changed: &mut Vec<(FileKey, Change)>, intake: &mut Intake<'_>) {
-        let lost = |position: &super::Position| {
-            position.missing_since_unix_nano == 0 && !position.replaced
-        };
-        let keys: Vec<FileKey> = self
-            .orphans
-            .iter()
-            .filter(|(_, position)| lost(position))
-            .map(|(&key, _)| key)
-            .collect();
-        for key in keys {
-            if changed.iter().any(|(other, _)| *other == key) {
-                continue;
-            }
-            let Some(position) = self.orphans.get(&key) else {
-                continue;
-            };
-            let (path, inode) = (position.path.clone(), position.inode);
-            if self.by_inode.contains_key(&inode) {
-                self.orphans.remove(&key);
-                self.removed.insert(key);
-                continue;
-            }
-            let named = if self.lies_at(&path, inode) {
-                Some(path.clone())
-            } else {
-                self.named_in(path.parent(), inode)
-            };
-            let found = named.and_then(|path| {
-                open::open(&path)
-                    .ok()
-                    .map(|(file, stat)| Found { path, file, stat })
-            });
-            if let Some(found) = found.filter(|found| found.inode() == inode) {
-                // Given back where it has other content: no pattern leads to it, so it is nobody's.
-                let _ = self.resume(key, found, false, changed, intake);
-            } else if let Some(position) = self.orphans.remove(&key) {
-                self.missing(key, position, intake);
-            }
-        }
-    }
-
-    /// Whether the directory entry at `path` is this inode.
-    fn lies_at(&mut self, path: &Path, inode: Inode) -> bool {
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return false;
-        };
-        let entries = self.directories.list(directory);
-        match entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name)) {
-            Ok(at) if entries[at].kind == EntryKind::File && entries[at].ino == inode.ino => true,
-            Ok(_) => leads_to(path, inode),
-            Err(_) => entries.is_empty() && leads_to(path, inode),
-        }
-    }
-
-    /// The name of an inode in a directory.
-    fn named_in(&mut self, directory: Option<&Path>, inode: Inode) -> Option<PathBuf> {
-        let directory = directory?;
-        let entries = self.directories.list(directory);
-        let mut named = entries
-            .iter()
-            .filter(|entry| entry.kind == EntryKind::File && entry.ino == inode.ino);
-        named
-            .by_ref()
-            .map(|entry| directory.join(&entry.name))
-            .find(|path| leads_to(path, inode))
-    }
-
-    fn moved_to(&mut self, key: FileKey, path: PathBuf) {
-        let Some(tail) = self.tails.get_mut(&key) else {
-            return;
-        };
-        if let Some(before) = tail.path.replace(path.clone())
-            && self.by_path.get(&before) == Some(&key)
-        {
-            self.by_path.remove(&before);
-        }
-        tail.moved = tail.moved.max(Moved::Found);
-        self.by_path.insert(path, key);
-    }
-
-    /// A name leads to a new file, or to none: generations since the one that was last seen under it may have been renamed already, to names
-    /// that no pattern leads to. Those written to after the old one was last seen under the name are read too, oldest first.
-    ///
-    /// The directory is read anew: the new file was opened after this round's listing, and one may have come and gone between.
-    fn find_missed(
-        &mut self,
-        name: &Path,
-        matched: &BTreeMap<PathBuf, Entry>,
-        intake: &Intake<'_>,
-    ) {
-        let (Some(directory), Some(base)) = (name.parent(), name.file_name()) else {
-            return;
-        };
-        let tails = self
-            .generations
-            .get(name)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.tails.get(key));
-        let tails = tails.map(|tail| tail.confirmed_unix_nano);
-        let orphans = self
-            .orphans
-            .values()
-            .filter(|position| position.name == name);
-        // A name that led nowhere at the last look has no generation that was seen: then all since that look were missed.
-        let Some(confirmed) = tails
-            .chain(orphans.map(|position| position.confirmed_unix_nano))
-            .max()
-            .or(self.looked_unix_nano)
-        else {
-            return;
-        };
-        let followed: HashSet<u64> = self.by_inode.keys().map(|inode| inode.ino).collect();
-        let mut missed = Vec::new();
-        for entry in directories::read_at_rest(directory) {
-            if entry.kind != EntryKind::File
-                || !names::is_rotated(base, &entry.name)
-                || names::is_packed(&entry.name)
-                || followed.contains(&entry.ino)
-            {
-                continue;
-            }
-            let path = directory.join(&entry.name);
-            let is_matched = matched
-                .get(&path)
-                .is_some_and(|listed| listed.ino == entry.ino);
-            if is_matched || self.config.exclude.covers(&path) {
-                continue;
-            }
-            let modified =
-                std::fs::symlink_metadata(&path).map_or(0, |meta| modified_unix_nano(&meta));
-            // Time stamps of files are coarser than the clock.
-            if modified.saturating_add(SETTLED_AFTER_NANOS / 5) < confirmed {
-                continue;
-            }
-            if let Ok((file, stat)) = open::open(&path) {
-                missed.push((modified, Found { path, file, stat }));
-            }
-        }
-        missed.sort_by_key(|(modified, _)| *modified);
-        for (_, found) in missed.into_iter().take(MAX_MISSED) {
-            let known = self
-                .orphans
-                .values()
-                .any(|position| position.inode == found.inode() && !position.replaced);
-            if !known
-                && !self
-                    .own
-                    .covers(&found.path, found.inode().dev, found.inode().ino)
-            {
-                tracing::debug!(source = %self.config.name, path = %found.path.display(), "found a generation that was never seen under its name");
-                self.begin(name.to_owned(), found, false, intake);
-            }
-        }
-    }
-
-    /// A file became shorter, though not shorter than what was read of it: it was cut within what is unread, or is other content.
-    fn shrunk(&mut self, key: FileKey, intake: &mut Intake<'_>) {
-        if let Err(error) = self.open_again(key) {
-            return self.refuse(key, error);
-        }
-        let Some(tail) = self.tails.get_mut(&key) else {
-            return;
-        };
-        match tail.handle.as_ref().map(|file| tail.stands(file)) {
-            Some(Ok(false)) => return self.changed(key, Change::Truncated, intake),
-            Some(Ok(true)) => {}
-            Some(Err(error)) => return self.refuse(key, OpenError::Io(error)),
-            None => return,
-        }
-        // A file of which nothing was read may be other content just as well: either way these bytes are gone.
-        let (from, to) = (tail.size, tail.known_size);
-        tail.known_size = tail.size;
-        tail.waiting = None;
-        let name = tail.name.clone();
-        let gap = Gap::new(
-            GapReason::Truncated,
-            "a file was cut within what was unread of it",
-        );
-        let gap = Gap {
-            bytes: to - from,
-            range: Some((from, to)),
-            ..gap.in_file(&self.config.name, &name)
-        };
-        intake.batch.push_gap(&gap, intake.now);
-        self.queue(key);
-    }
-
-    /// Looks whether a file grew, shrank or was written over.
-    pub(super) fn look_at(&mut self, key: FileKey, intake: &mut Intake<'_>) {
-        let Some(tail) = self.tails.get_mut(&key) else {
-            return;
-        };
-        let stat = match (&tail.handle, &tail.path) {
-            (Some(file), _) => fstat(file.as_fd()).map_err(io::Error::from),
-            (None, Some(path)) => rustix::fs::stat(path).map_err(io::Error::from),
-            (None, None) => return,
-        };
-        let stat = match stat {
-            Ok(stat) => stat,
-            Err(error) if is_gone(&error) => return,
-            Err(error) => return self.refuse(key, OpenError::Io(error)),
-        };
-        if (Inode {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        }) != tail.inode
-        {
-            return; // the scan finds out
-        }
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        if size != tail.size {
-            tail.idle_since = intake.now.at;
-        }
-        if size < tail.offset {
-            return self.changed(key, Change::Truncated, intake);
-        }
-        tail.size = size;
-        if size < tail.known_size && tail.copy_of.is_none() {
-            return self.shrunk(key, intake);
-        }
-        if size > tail.offset {
-            if tail.copy_of.is_some() {
-                self.follow_copy(key);
-            } else if tail.waiting.is_none_or(|waiting| waiting.size != size) {
-                self.queue(key);
-            }
-            return;
-        }
-        let stamp = (
-            (stat.st_mtime as i64)
-                .saturating_mul(1_000_000_000)
-                .saturating_add(stat.st_mtime_nsec as i64),
-            (stat.st_ctime as i64)
-                .saturating_mul(1_000_000_000)
-                .saturating_add(stat.st_ctime_nsec as i64),
-        );
-        if tail.stood_at == Some(stamp) || tail.offset == 0 {
-            return;
-        }
-        if let Err(error) = self.open_again(key) {
-            return self.refuse(key, error);
-        }
-        let Some(tail) = self.tails.get_mut(&key) else {
-            return;
-        };
-        match tail.handle.as_ref().map(|file| tail.stands(file)) {
-            Some(Ok(false)) => self.changed(key, Change::Rewritten, intake),
-            Some(Ok(true)) => {
-                // What changed only just now may change again within the same time stamp.
-                let settled =
-                    intake.now.unix_nano.saturating_sub(stamp.0.max(stamp.1)) > SETTLED_AFTER_NANOS;
-                tail.stood_at = settled.then_some(stamp);
-            }
-            Some(Err(error)) => self.refuse(key, OpenError::Io(error)),
-            None => {}
-        }
-    }
 }
 
 impl Tail {
@@ -626,7 +326,7 @@ impl Tail {
 }
 
 /// Whether `path`, links followed, is this inode now.
-fn leads_to(path: &Path, inode: Inode) -> bool {
+pub(super) fn leads_to(path: &Path, inode: Inode) -> bool {
     rustix::fs::stat(path).is_ok_and(|stat| {
         (Inode {
             dev: stat.st_dev,

@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
 };
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use watchline_proto::{Lane, payload::PayloadOpener};
 
