@@ -222,6 +222,19 @@ impl<'a> Writer<'a> {
     /// Takes one record. The caller has asked [`Writer::has_room`].
     #[inline]
     pub(crate) fn push(&mut self, lane: Lane, record: &[u8], attributes: &[(&str, &str)]) {
+        self.push_with(lane, record, None, 0, attributes);
+    }
+
+    /// Likewise, with the time and the OpenTelemetry severity number (0: unknown) that the record carries.
+    #[inline]
+    pub(crate) fn push_with(
+        &mut self,
+        lane: Lane,
+        record: &[u8],
+        time_unix_nano: Option<i64>,
+        severity: u8,
+        attributes: &[(&str, &str)],
+    ) {
         let builder = &mut self.batch.builders[lane.index()];
         let origin = match self.indexes[lane.index()] {
             Some(index) => index,
@@ -232,8 +245,8 @@ impl<'a> Writer<'a> {
             EventMeta {
                 origin,
                 observed_unix_nano: self.observed_unix_nano,
-                time_unix_nano: None,
-                severity: 0,
+                time_unix_nano,
+                severity,
                 attributes,
             },
         );

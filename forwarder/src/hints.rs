@@ -17,11 +17,13 @@ pub(crate) struct Hints {
     pub(crate) files: HashSet<PathBuf>,
     /// Directories in which a name appeared, moved or went.
     pub(crate) directories: HashSet<PathBuf>,
+    /// A source's own thread has brought something.
+    pub(crate) fed: bool,
 }
 
 impl Hints {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.everything && self.files.is_empty() && self.directories.is_empty()
+        !self.everything && !self.fed && self.files.is_empty() && self.directories.is_empty()
     }
 
     pub(crate) fn written(&mut self, file: PathBuf) {
@@ -44,6 +46,7 @@ impl Hints {
     pub(crate) fn all(&mut self) {
         *self = Hints {
             everything: true,
+            fed: self.fed,
             ..Hints::default()
         };
     }

@@ -30,7 +30,7 @@ use crate::{
     inbox::Inbox,
     metrics::Metrics,
     pipeline::{self, Parts, Pipeline, READER, Settings},
-    sources::OwnFiles,
+    sources::{Outside, OwnFiles},
     status::{CHECKS, Configuration, Standing},
     watcher,
 };
@@ -87,10 +87,14 @@ pub async fn run(
             .context("start the hints' thread")?;
     let reader = spool.reader(READER);
     let named = identity.clone();
+    let fed = Arc::clone(&inbox);
     let parts = Parts {
         spool,
         recovery,
-        own: Arc::new(own_files(&config)),
+        outside: Outside {
+            own: Arc::new(own_files(&config)),
+            waker: Arc::new(move || fed.hint(|hints| hints.fed = true)),
+        },
         name: Box::new(move || named.current().id.clone()),
         clock: Box::new(Moment::now),
         board: Arc::clone(&board),

@@ -47,10 +47,7 @@ use crate::{
     lanes::Lanes,
     metrics::Metrics,
     sealer::{EPOCH_KEY, Sealer},
-    sources::{
-        OwnFiles, Sources,
-        file::{Buffers, Intake},
-    },
+    sources::{Buffers, Intake, Outside, Sources},
 };
 
 /// The uplink's name as a reader of the spool.
@@ -84,7 +81,7 @@ pub(crate) struct Settings {
 pub(crate) struct Parts {
     pub(crate) spool: Spool,
     pub(crate) recovery: Recovery,
-    pub(crate) own: Arc<OwnFiles>,
+    pub(crate) outside: Outside,
     /// The name in the certificate in force.
     pub(crate) name: Box<dyn Fn() -> SpiffeId + Send>,
     pub(crate) clock: Box<dyn Fn() -> Moment + Send>,
@@ -176,7 +173,7 @@ impl Pipeline {
         let Parts {
             spool,
             recovery,
-            own,
+            outside,
             name,
             clock,
             board,
@@ -185,7 +182,7 @@ impl Pipeline {
         } = parts;
         let now = clock();
         let lanes = Lanes::new(reloadable.alerts);
-        let sources = Sources::open(&reloadable.sources, own, &lanes, &spool);
+        let sources = Sources::open(&reloadable.sources, outside, &lanes, &spool);
         let stored = spool.state(EPOCH_KEY);
         let renamed = stored
             .as_deref()
@@ -248,6 +245,7 @@ impl Pipeline {
     /// No more is read from now on.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
+        self.sources.stop();
     }
 
     /// Ends cleanly. An error means that what was not synced is not stored; the next start finds out.
@@ -268,6 +266,11 @@ impl Pipeline {
             && self.owed.is_empty()
             && self.batch.is_empty()
             && self.down.is_none()
+    }
+
+    /// Whether there is something to read that can be read now: after the stop, what sources have taken in.
+    pub(crate) fn has_more(&self) -> bool {
+        self.pending.is_none() && self.down.is_none() && self.sources.is_ready()
     }
 
     /// From now on heartbeats say that this epoch is at its end.
@@ -354,7 +357,7 @@ impl Pipeline {
     fn read(&mut self, mut now: Moment) -> Result<(), DiskFailed> {
         let mut blocks = 0;
         while self.pending.is_none() {
-            let mut more = !self.stopped;
+            let mut more = true;
             while more && !self.batch.is_due() {
                 let Pipeline {
                     batch,

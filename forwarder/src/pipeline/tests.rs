@@ -216,7 +216,10 @@ impl Host {
             let parts = Parts {
                 spool,
                 recovery,
-                own: Arc::default(),
+                outside: Outside {
+                    own: Arc::default(),
+                    waker: Arc::new(|| ()),
+                },
                 name: Box::new(move || name.lock().unwrap().clone()),
                 clock: Box::new(move || *clock.lock().unwrap()),
                 board: Arc::default(),

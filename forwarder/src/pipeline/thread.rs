@@ -35,7 +35,10 @@ pub(crate) fn run(
         if let Some(begun) = begun.take() {
             begun();
         }
-        if stopped && let Some(sealed) = sealed.take() {
+        if stopped
+            && !pipeline.has_more()
+            && let Some(sealed) = sealed.take()
+        {
             if !pipeline.is_settled() {
                 tracing::warn!(
                     "not everything that was read could be spooled: it is read again at the next start"

@@ -1,21 +1,26 @@
 //! Where events come from: a folder a kind.
 //!
-//! To add a kind: a folder with its configuration and its source, a variant of [`Source`], and an arm in each match here; what it keeps
-//! between runs goes into the spool's state under a key that names the source.
+//! To add a kind: a folder with its configuration and an implementation of [`Source`], a variant of [`SourceConfig`], and an arm in
+//! [`SourceConfig::open`]. What it keeps between runs goes into the spool's state under a key that names the source.
 
+pub(crate) mod feed;
 pub(crate) mod file;
+mod intake;
+mod own;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use rustix::fs::fstat;
 use watchline_spool::Spool;
 
-use self::file::{FileConfig, FileSource, FileStatus, Intake};
+use self::{
+    feed::Waker,
+    file::{FileConfig, FileSource},
+};
+pub(crate) use self::{
+    intake::{Buffers, Intake, Place, Record},
+    own::OwnFiles,
+};
 use crate::{batch::SourceNo, hints::Hints, lanes::Lanes};
 
 /// A `[[source]]`, valid.
@@ -30,55 +35,71 @@ impl SourceConfig {
             SourceConfig::File(file) => &file.name,
         }
     }
-}
 
-/// Files that are the forwarder's own and never read, whatever the patterns say: they would feed themselves, or give a key away.
-#[derive(Debug, Default)]
-pub(crate) struct OwnFiles {
-    files: Vec<PathBuf>,
-    directories: Vec<PathBuf>,
-    /// Where standard error goes, if that is a file.
-    log: Option<(u64, u64)>,
-}
-
-impl OwnFiles {
-    pub(crate) fn new(files: Vec<PathBuf>, directories: Vec<PathBuf>) -> OwnFiles {
-        let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
-        let log = fstat(std::io::stderr()).ok();
-        let is_file =
-            |stat: &rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
-        OwnFiles {
-            files,
-            directories: directories.into_iter().map(real).collect(),
-            log: log.filter(is_file).map(|stat| (stat.st_dev, stat.st_ino)),
+    /// Goes on where `spool` says that the source was.
+    fn open(
+        &self,
+        no: SourceNo,
+        outside: &Outside,
+        lanes: &Lanes,
+        spool: &Spool,
+    ) -> Box<dyn Source> {
+        match self {
+            SourceConfig::File(config) => {
+                let own = Arc::clone(&outside.own);
+                Box::new(FileSource::open(no, config.clone(), own, lanes, spool))
+            }
         }
     }
-
-    pub(crate) fn covers(&self, path: &Path, dev: u64, ino: u64) -> bool {
-        if self.log == Some((dev, ino)) {
-            return true;
-        }
-        let is_file = |own: &PathBuf| {
-            rustix::fs::stat(own).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (dev, ino))
-        };
-        let within = || {
-            let real = path.canonicalize();
-            let real = real.as_deref().unwrap_or(path);
-            self.directories
-                .iter()
-                .any(|directory| real.starts_with(directory))
-        };
-        self.files.iter().any(is_file) || within()
-    }
 }
 
-/// One configured source.
-enum Source {
-    File(FileSource),
+/// What sources share.
+#[derive(Clone)]
+pub(crate) struct Outside {
+    pub(crate) own: Arc<OwnFiles>,
+    /// Wakes the reader's thread, for sources that have threads of their own.
+    pub(crate) waker: Waker,
+}
+
+/// One configured source. Belongs to the reader's thread: no method waits for anything but a disk.
+///
+/// What it reads goes into the intake's batch; the pipeline then asks [`Source::moved`] for what has to be stored in the same frame, so that
+/// events and the position behind them are there together or not at all.
+pub(crate) trait Source: Send {
+    fn name(&self) -> &str;
+
+    /// Takes another configuration of the same source; `false`: it is one of another kind, open it anew.
+    fn reconfigure(&mut self, no: SourceNo, config: &SourceConfig, lanes: &Lanes) -> bool;
+
+    /// Looks at what `hints` name, and at everything with each `tick` (about a second). Losses that it finds go into the batch.
+    fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>);
+
+    /// Whether [`Source::read`] would find something to try.
+    fn is_ready(&self) -> bool;
+
+    /// Reads about a block; `false` when there was nothing.
+    fn read(&mut self, intake: &mut Intake<'_>) -> bool;
+
+    /// Whether something is to be stored that no event will bring along.
+    fn owes_state(&self) -> bool;
+
+    /// Puts into `state` what has to be stored with the next frame.
+    fn moved(&mut self, state: &mut Vec<(Bytes, Option<Bytes>)>);
+
+    /// Goes back to what `spool` holds: what was read since may not be stored.
+    fn rewind(&mut self, spool: &Spool);
+
+    /// Takes in nothing more from outside. What was taken in and would be lost with the process is still read.
+    fn stop(&mut self);
+
+    /// Directories in which something may happen.
+    fn directories(&self) -> Vec<PathBuf>;
+
+    fn status(&self) -> SourceStatus;
 }
 
 /// How a source stands, for `/status`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct SourceStatus {
     pub(crate) name: String,
     pub(crate) kind: &'static str,
@@ -87,30 +108,41 @@ pub(crate) struct SourceStatus {
     pub(crate) unreadable: usize,
     pub(crate) held_bytes: u64,
     pub(crate) files: Vec<FileStatus>,
+    /// What is wrong with it now; `None`: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<String>,
 }
 
-/// Files of one source that `/status` lists.
-const LISTED_FILES: usize = 200;
+/// How far one file, journal or channel has been read, for `/status`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct FileStatus {
+    pub(crate) path: String,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    pub(crate) lag_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+}
 
 /// All configured sources, read in turn: a block each.
 pub(crate) struct Sources {
-    list: Vec<Source>,
+    list: Vec<Box<dyn Source>>,
     next: usize,
-    own: Arc<OwnFiles>,
+    outside: Outside,
 }
 
 impl Sources {
     /// Goes on where `spool` says that each source was.
     pub(crate) fn open(
         configs: &[SourceConfig],
-        own: Arc<OwnFiles>,
+        outside: Outside,
         lanes: &Lanes,
         spool: &Spool,
     ) -> Sources {
         let mut sources = Sources {
             list: Vec::new(),
             next: 0,
-            own,
+            outside,
         };
         sources.reconfigure(configs, lanes, spool);
         sources
@@ -123,38 +155,21 @@ impl Sources {
         self.next = 0;
         for (no, config) in configs.iter().enumerate() {
             let no = SourceNo(no);
-            match config {
-                SourceConfig::File(config) => {
-                    let known = before
-                        .iter()
-                        .position(|Source::File(file)| file.name() == config.name);
-                    let mut source = match known {
-                        Some(at) => before.swap_remove(at),
-                        None => {
-                            let (positions, started_before) = stored(spool, &config.name);
-                            let own = Arc::clone(&self.own);
-                            Source::File(FileSource::new(
-                                no,
-                                config.clone(),
-                                own,
-                                lanes,
-                                positions,
-                                started_before,
-                            ))
-                        }
-                    };
-                    let Source::File(file) = &mut source;
-                    file.reconfigure(no, config.clone(), lanes);
-                    self.list.push(source);
-                }
-            }
+            let known = before
+                .iter()
+                .position(|source| source.name() == config.name());
+            let stays = known
+                .map(|at| before.swap_remove(at))
+                .and_then(|mut source| source.reconfigure(no, config, lanes).then_some(source));
+            let source = stays.unwrap_or_else(|| config.open(no, &self.outside, lanes, spool));
+            self.list.push(source);
         }
     }
 
-    /// See [`FileSource::look`].
+    /// See [`Source::look`].
     pub(crate) fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>) {
-        for Source::File(file) in &mut self.list {
-            file.look(hints, tick, intake);
+        for source in &mut self.list {
+            source.look(hints, tick, intake);
         }
     }
 
@@ -162,8 +177,8 @@ impl Sources {
     pub(crate) fn read(&mut self, intake: &mut Intake<'_>) -> bool {
         for _ in 0..self.list.len() {
             self.next = (self.next + 1) % self.list.len();
-            let Source::File(file) = &mut self.list[self.next];
-            if file.is_ready() && file.read(intake) {
+            let source = &mut self.list[self.next];
+            if source.is_ready() && source.read(intake) {
                 return true;
             }
         }
@@ -172,26 +187,32 @@ impl Sources {
 
     /// Whether [`Sources::read`] would find something to try.
     pub(crate) fn is_ready(&self) -> bool {
-        self.list.iter().any(|Source::File(file)| file.is_ready())
+        self.list.iter().any(|source| source.is_ready())
     }
 
     /// Whether something is to be stored that no event will bring along.
     pub(crate) fn owes_state(&self) -> bool {
-        self.list.iter().any(|Source::File(file)| file.owes_state())
+        self.list.iter().any(|source| source.owes_state())
     }
 
     /// Puts into `state` what has to be stored with the next frame.
     pub(crate) fn moved(&mut self, state: &mut Vec<(Bytes, Option<Bytes>)>) {
-        for Source::File(file) in &mut self.list {
-            file.moved(state);
+        for source in &mut self.list {
+            source.moved(state);
         }
     }
 
     /// Goes back to what `spool` holds after a recovery.
     pub(crate) fn rewind(&mut self, spool: &Spool) {
-        for Source::File(file) in &mut self.list {
-            let (positions, started_before) = stored(spool, file.name());
-            file.rewind(positions, started_before);
+        for source in &mut self.list {
+            source.rewind(spool);
+        }
+    }
+
+    /// See [`Source::stop`].
+    pub(crate) fn stop(&mut self) {
+        for source in &mut self.list {
+            source.stop();
         }
     }
 
@@ -199,41 +220,15 @@ impl Sources {
     pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
         self.list
             .iter()
-            .flat_map(|Source::File(file)| file.directories())
-            .map(Path::to_owned)
+            .flat_map(|source| source.directories())
             .collect()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.list.iter().map(|Source::File(file)| file.name())
+        self.list.iter().map(|source| source.name())
     }
 
     pub(crate) fn status(&self) -> Vec<SourceStatus> {
-        let status = |Source::File(file): &Source| {
-            let (followed, files) = file.status(LISTED_FILES);
-            let (name, unreadable) = (file.name().to_owned(), file.refused());
-            SourceStatus {
-                name,
-                kind: "file",
-                followed,
-                unreadable,
-                held_bytes: file.held_bytes(),
-                files,
-            }
-        };
-        self.list.iter().map(status).collect()
+        self.list.iter().map(|source| source.status()).collect()
     }
-}
-
-/// What the spool's state holds for one source.
-fn stored(spool: &Spool, source: &str) -> (BTreeMap<file::FileKey, file::Position>, bool) {
-    let prefix = file::positions_prefix(source);
-    let positions = spool
-        .state_with_prefix(prefix.as_bytes())
-        .filter_map(|(key, value)| file::read_position(&key[prefix.len()..], value))
-        .collect();
-    (
-        positions,
-        spool.state(&file::first_start_key(source)).is_some(),
-    )
 }

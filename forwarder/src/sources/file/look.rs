@@ -5,15 +5,13 @@ use std::{io, os::fd::AsFd};
 use rustix::fs::fstat;
 
 use super::{
-    FileSource,
-    directories::SETTLED_AFTER_NANOS,
-    identity::Inode,
-    is_gone,
-    open::OpenError,
-    position::FileKey,
-    tail::{Change, Intake},
+    FileSource, directories::SETTLED_AFTER_NANOS, identity::Inode, is_gone, open::OpenError,
+    position::FileKey, tail::Change,
 };
-use crate::gaps::{Gap, GapReason};
+use crate::{
+    gaps::{Gap, GapReason},
+    sources::Intake,
+};
 
 impl FileSource {
     /// Looks whether a file grew, shrank or was written over.

@@ -41,8 +41,9 @@ use std::{
 
 pub(crate) use globs::{Excludes, PathPattern};
 pub(crate) use position::{FileKey, Position};
-pub(crate) use state::{first_start_key, positions_prefix, read_position};
-pub(crate) use tail::{Buffers, Intake};
+
+use bytes::Bytes;
+use watchline_spool::Spool;
 
 use self::{
     directories::Directories,
@@ -55,9 +56,11 @@ use crate::{
     gaps::path_text,
     hints::Hints,
     lanes::{Lanes, Matcher},
-    sources::OwnFiles,
+    sources::{FileStatus, Intake, OwnFiles, Source, SourceConfig, SourceStatus},
 };
 
+/// Files of one source that `/status` lists.
+const LISTED_FILES: usize = 200;
 /// After a scan hints wait for so many times as long as it took; the next look at everything does not.
 const SCANS_REST: u32 = 20;
 /// Open files of one source, at most; the ones longest idle are closed and opened again when they grow.
@@ -81,17 +84,6 @@ pub(crate) struct FileConfig {
     pub(crate) max_record: usize,
     /// An incomplete last line is sent when it has not grown for so long.
     pub(crate) idle_flush: Duration,
-}
-
-/// What a source is and how far it has been read, for `/status`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct FileStatus {
-    pub(crate) path: String,
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
-    pub(crate) lag_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) note: Option<String>,
 }
 
 /// See the module. Belongs to the reader's thread.
@@ -126,6 +118,18 @@ pub(crate) struct FileSource {
 }
 
 impl FileSource {
+    /// Goes on where `spool` says that the source was.
+    pub(crate) fn open(
+        no: SourceNo,
+        config: FileConfig,
+        own: Arc<OwnFiles>,
+        lanes: &Lanes,
+        spool: &Spool,
+    ) -> FileSource {
+        let (positions, started_before) = state::stored(spool, &config.name);
+        FileSource::new(no, config, own, lanes, positions, started_before)
+    }
+
     /// `positions` is what the spool's state holds for this source.
     pub(crate) fn new(
         no: SourceNo,
@@ -157,10 +161,6 @@ impl FileSource {
             rounds: 0,
             scan_pays_from: None,
         }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.config.name
     }
 
     /// Takes another configuration of the same source: what is followed stays followed, unless no pattern leads to it.
@@ -254,11 +254,6 @@ impl FileSource {
         !self.ready.is_empty()
     }
 
-    /// The directories that are worth watching.
-    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.directories.known()
-    }
-
     /// Bytes that are there and not read, of files that have no name any more.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.tails
@@ -294,11 +289,6 @@ impl FileSource {
         });
         let count = self.tails.len() + self.refused.len();
         (count, refused.chain(followed).take(most).collect())
-    }
-
-    /// How many paths cannot be read.
-    pub(crate) fn refused(&self) -> usize {
-        self.refused.len()
     }
 
     fn queue(&mut self, key: FileKey) {
@@ -377,6 +367,65 @@ impl FileSource {
         if self.refused.get(&path) != Some(&why) {
             tracing::warn!(source = %self.config.name, path = %path.display(), why, "file cannot be read");
             self.refused.insert(path, why);
+        }
+    }
+}
+
+impl Source for FileSource {
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    fn reconfigure(&mut self, no: SourceNo, config: &SourceConfig, lanes: &Lanes) -> bool {
+        let SourceConfig::File(config) = config;
+        self.reconfigure(no, config.clone(), lanes);
+        true
+    }
+
+    fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>) {
+        self.look(hints, tick, intake);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready()
+    }
+
+    fn read(&mut self, intake: &mut Intake<'_>) -> bool {
+        self.read(intake)
+    }
+
+    fn owes_state(&self) -> bool {
+        self.owes_state()
+    }
+
+    fn moved(&mut self, state: &mut Vec<(Bytes, Option<Bytes>)>) {
+        self.moved(state);
+    }
+
+    fn rewind(&mut self, spool: &Spool) {
+        let (positions, started_before) = state::stored(spool, &self.config.name);
+        self.rewind(positions, started_before);
+    }
+
+    /// What is not read stays in its files.
+    fn stop(&mut self) {
+        self.ready.clear();
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        self.directories.known().map(Path::to_owned).collect()
+    }
+
+    fn status(&self) -> SourceStatus {
+        let (followed, files) = self.status(LISTED_FILES);
+        SourceStatus {
+            name: self.config.name.clone(),
+            kind: "file",
+            followed,
+            unreadable: self.refused.len(),
+            held_bytes: self.held_bytes(),
+            files,
+            trouble: None,
         }
     }
 }

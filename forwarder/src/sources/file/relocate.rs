@@ -12,8 +12,9 @@ use super::{
     names, open,
     position::FileKey,
     scan::{Found, leads_to},
-    tail::{Change, Intake, Moved},
+    tail::{Change, Moved},
 };
+use crate::sources::Intake;
 
 /// Generations that came and went between two looks: no more are looked for at once.
 const MAX_MISSED: usize = 64;

@@ -9,9 +9,12 @@ use super::{
     names, open,
     position::{FileKey, Position},
     scan::Found,
-    tail::{Change, Intake, Moved, Tail},
+    tail::{Change, Moved, Tail},
 };
-use crate::gaps::{Gap, GapReason};
+use crate::{
+    gaps::{Gap, GapReason},
+    sources::Intake,
+};
 
 /// Files of a directory that are looked at for one lost content.
 const MAX_CANDIDATES: usize = 256;

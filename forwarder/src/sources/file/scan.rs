@@ -16,8 +16,9 @@ use super::{
     identity::Inode,
     open::{self, OpenError},
     position::FileKey,
-    tail::{Change, Intake, Moved, Tail},
+    tail::{Change, Moved, Tail},
 };
+use crate::sources::Intake;
 
 /// Directories are listed in full this often, whatever their time stamps say.
 const LIST_ALL_EVERY: u64 = 10;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use watchline_spool::Spool;
 
 use super::{
     FileSource,
@@ -121,17 +122,17 @@ fn position_key(source: &str, key: FileKey) -> Bytes {
 }
 
 /// The part of [`position_key`] before the file key.
-pub(crate) fn positions_prefix(source: &str) -> String {
+pub(super) fn positions_prefix(source: &str) -> String {
     format!("position/{source}/")
 }
 
 /// Says that the source has been started once.
-pub(crate) fn first_start_key(source: &str) -> Bytes {
+pub(super) fn first_start_key(source: &str) -> Bytes {
     format!("first_start/{source}").into()
 }
 
 /// Reads one entry of the state; `key` is what follows [`positions_prefix`].
-pub(crate) fn read_position(key: &[u8], value: &[u8]) -> Option<(FileKey, Position)> {
+pub(super) fn read_position(key: &[u8], value: &[u8]) -> Option<(FileKey, Position)> {
     let key = str::from_utf8(key)
         .ok()
         .and_then(|key| u64::from_str_radix(key, 16).ok())?;
@@ -142,4 +143,14 @@ pub(crate) fn read_position(key: &[u8], value: &[u8]) -> Option<(FileKey, Positi
             None
         }
     }
+}
+
+/// What the spool's state holds for one source: its positions, and whether it was started before.
+pub(super) fn stored(spool: &Spool, source: &str) -> (BTreeMap<FileKey, Position>, bool) {
+    let prefix = positions_prefix(source);
+    let positions = spool
+        .state_with_prefix(prefix.as_bytes())
+        .filter_map(|(key, value)| read_position(&key[prefix.len()..], value))
+        .collect();
+    (positions, spool.state(&first_start_key(source)).is_some())
 }

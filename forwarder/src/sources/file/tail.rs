@@ -16,27 +16,7 @@ use super::{
     identity::{GUARD_BYTES, Guard, HEAD_BYTES, Head, Inode, Print, read_whole},
     position::{FileKey, LineState, Position},
 };
-use crate::{
-    batch::{Batch, Moment},
-    gaps::path_text,
-    lanes::Lanes,
-};
-
-/// What reading needs beside the file. The buffers are reused by all files of a thread.
-pub(crate) struct Intake<'a> {
-    pub(crate) batch: &'a mut Batch,
-    pub(crate) lanes: &'a mut Lanes,
-    pub(crate) buffers: &'a mut Buffers,
-    pub(crate) now: Moment,
-}
-
-/// Memory: the largest `max_record` of all sources, or a block, and a look-ahead of 64 KiB.
-#[derive(Default)]
-pub(crate) struct Buffers {
-    block: Vec<u8>,
-    ahead: Vec<u8>,
-    suspects: Vec<usize>,
-}
+use crate::{batch::Moment, gaps::path_text};
 
 /// Why the bytes before the offset are not those that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

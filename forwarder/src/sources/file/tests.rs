@@ -11,8 +11,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use watchline_proto::{Lane, payload::PayloadOpener};
 
-use super::*;
-use crate::{batch::Batch, lanes::AlertRule};
+use super::{
+    state::{first_start_key, positions_prefix, read_position},
+    *,
+};
+use crate::{batch::Batch, lanes::AlertRule, sources::Buffers};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {

@@ -5,12 +5,15 @@ use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
 use memchr::{memchr, memchr_iter};
 use watchline_proto::Lane;
 
-use super::{Change, Intake, Moved, Tail, Taken, Waiting};
+use super::{Change, Moved, Tail, Taken, Waiting};
 use crate::{
     batch::{Moment, SourceNo, Writer},
     gaps::{Gap, GapReason},
     lanes::{Lanes, Matcher, RuleNo},
-    sources::file::{FileConfig, identity::Guard, position::LineState},
+    sources::{
+        Intake,
+        file::{FileConfig, identity::Guard, position::LineState},
+    },
 };
 
 /// One look at a file takes this much at most, then the next file has its turn.
