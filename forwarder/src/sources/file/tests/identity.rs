@@ -1,0 +1,117 @@
+//! Which file is this.
+
+use super::*;
+
+#[test]
+fn a_recycled_inode_is_a_new_file() {
+    // What a recycled inode looks like: a stored position whose inode has other, longer content.
+    for text in ["completely other content\nand more of it\n", "x\n"] {
+        let mut host = Host::running(&["*.log"]);
+        host.append("a.log", "1\n2\n3\n");
+        host.turn();
+        host.restart();
+        let file = OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(host.path("a.log"))
+            .unwrap();
+        file.write_all_at(text.as_bytes(), 0).unwrap();
+        host.rename("a.log", "b.log");
+        host.turns(2);
+        assert_eq!(host.bodies()[3..], text.lines().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_device_number_that_changed_makes_no_new_file() {
+    let mut host = Host::running(&["a.log"]);
+    host.append("a.log", "1\n2\n");
+    host.turn();
+    host.restart();
+    let (key, value) = host
+        .state
+        .iter()
+        .find(|(key, _)| key.starts_with(b"position"))
+        .unwrap();
+    let (key, mut position) = (key.clone(), Position::decode(value).unwrap());
+    position.inode.dev += 1;
+    host.state.insert(key, position.encode().into());
+    host.append("a.log", "3\n");
+    host.turns(2);
+    host.expect(&["1", "2", "3"]);
+}
+
+#[test]
+fn two_files_that_begin_alike_are_both_exact() {
+    let banner = "x".repeat(200) + "\n";
+    let banner = banner.repeat(10);
+    let mut host = Host::running(&["*.log"]);
+    host.append("a.log", &banner);
+    host.append("b.log", &banner);
+    host.turns(2);
+    assert_eq!(host.records().len(), 20);
+    host.append("a.log", "a\n");
+    host.append("b.log", "b\n");
+    host.restart();
+    host.turn();
+    assert_eq!(host.records().len(), 22);
+}
+
+#[test]
+fn a_short_first_line_arrives_promptly_and_the_file_stays_the_same_as_it_grows() {
+    let mut host = Host::running(&["a.log"]);
+    let mut expected = Vec::new();
+    for n in 0..100 {
+        let line = format!("line {n} of a file that grows slowly");
+        host.append("a.log", format!("{line}\n"));
+        expected.push(line);
+        if n % 7 == 0 {
+            host.restart();
+        }
+        host.turn();
+        assert_eq!(host.bodies(), expected);
+    }
+    assert_eq!(host.gaps().len(), 0);
+    assert_eq!(
+        host.state
+            .keys()
+            .filter(|key| key.starts_with(b"position"))
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_hard_link_and_overlapping_patterns_deliver_once() {
+    let mut host = Host::running(&["*.log", "a.*", "**/*.log"]);
+    host.append("a.log", "1\n");
+    fs::hard_link(host.path("a.log"), host.path("b.log")).unwrap();
+    std::os::unix::fs::symlink("a.log", host.path("c.log")).unwrap();
+    host.turns(3);
+    host.append("b.log", "2\n");
+    host.restart();
+    host.turns(2);
+    host.expect(&["1", "2"]);
+}
+
+#[test]
+fn a_link_that_moves_on_to_the_next_file_is_followed() {
+    let mut host = Host::running(&["current.log"]);
+    host.append("2026-11-23.log", "1\n");
+    std::os::unix::fs::symlink("2026-11-23.log", host.path("current.log")).unwrap();
+    host.turns(2);
+    host.append("2026-11-23.log", "2\n");
+    host.append("2026-11-24.log", "3\n");
+    fs::remove_file(host.path("current.log")).unwrap();
+    std::os::unix::fs::symlink("2026-11-24.log", host.path("current.log")).unwrap();
+    host.turns(2);
+    host.expect(&["1", "2", "3"]);
+}
+
+#[test]
+fn inode_numbers_of_tests_are_what_the_system_says() {
+    let host = Host::new(&["a.log"]);
+    host.append("a.log", "x");
+    let (_, stat) = open::open(&host.path("a.log")).unwrap();
+    assert_eq!(stat.st_ino, fs::metadata(host.path("a.log")).unwrap().ino());
+}
