@@ -1,13 +1,16 @@
 //! What is read until the next frame: one batch a lane, and what it counts for.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use watchline_proto::{
     Lane,
     payload::{EventMeta, Origin, OriginIndex, Payload, PayloadBuilder},
 };
 
-use crate::gaps::{Gap, GapReason};
+use crate::{
+    gaps::{Gap, GapReason},
+    sources::Filter,
+};
 
 /// A moment on both clocks: one cannot step, the other is what people read.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +45,8 @@ pub(crate) struct Batch {
     max_bytes: usize,
     /// Events and bytes pushed since the last frame, by source and lane.
     counts: Vec<[Counted; 2]>,
+    /// What rules left out or masked since the last frame; as many as there are rules at most.
+    filtered: Vec<Filtered>,
     alerts: bool,
     /// A record did not fit.
     full: bool,
@@ -58,6 +63,14 @@ pub(crate) struct Counted {
     pub(crate) bytes: u64,
 }
 
+/// Events that one rule of one source dropped or masked.
+#[derive(Debug, Clone)]
+pub(crate) struct Filtered {
+    pub(crate) source: SourceNo,
+    pub(crate) filter: Arc<Filter>,
+    pub(crate) events: u64,
+}
+
 impl Batch {
     /// `max_bytes`: unpacked size at which a batch is closed.
     pub(crate) fn new(max_bytes: usize) -> Batch {
@@ -66,6 +79,7 @@ impl Batch {
             builders,
             max_bytes,
             counts: Vec::new(),
+            filtered: Vec::new(),
             alerts: false,
             full: false,
             gaps_beyond: 0,
@@ -170,6 +184,11 @@ impl Batch {
         std::mem::take(&mut self.counts)
     }
 
+    /// Takes what rules did.
+    pub(crate) fn take_filtered(&mut self) -> Vec<Filtered> {
+        std::mem::take(&mut self.filtered)
+    }
+
     /// Takes the gaps that were said.
     pub(crate) fn take_gaps(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.gaps)
@@ -179,6 +198,7 @@ impl Batch {
     pub(crate) fn clear(&mut self) {
         self.builders = [PayloadBuilder::new(), PayloadBuilder::new()];
         self.counts.clear();
+        self.filtered.clear();
         self.gaps.clear();
         (self.alerts, self.full, self.gaps_beyond) = (false, false, 0);
     }
@@ -217,6 +237,24 @@ impl<'a> Writer<'a> {
         let has_room = self.batch.builders[lane.index()].has_room(bytes);
         self.batch.full |= !has_room;
         has_room
+    }
+
+    /// Counts one event that `filter` dropped or masked.
+    pub(crate) fn count_filtered(&mut self, filter: &Arc<Filter>) {
+        let source = self.source;
+        let known = self
+            .batch
+            .filtered
+            .iter_mut()
+            .find(|known| known.source == source && Arc::ptr_eq(&known.filter, filter));
+        match known {
+            Some(known) => known.events += 1,
+            None => self.batch.filtered.push(Filtered {
+                source,
+                filter: Arc::clone(filter),
+                events: 1,
+            }),
+        }
     }
 
     /// Takes one record. The caller has asked [`Writer::has_room`].

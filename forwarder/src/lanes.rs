@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memchr::{memchr, memrchr};
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use crate::patterns::Patterns;
 
 /// One `[[alert]]`, valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,11 +110,8 @@ impl Lanes {
 /// The compiled rules of one source.
 #[derive(Debug)]
 pub(crate) struct Matcher {
-    /// All patterns in one, to find the few lines that matter in a block; `None` when a pattern's meaning depends on where the
-    /// text begins or ends, so that only a line by itself can tell.
-    any: Option<Regex>,
-    set: RegexSet,
-    /// Rule and least severity, by pattern of the set.
+    texts: Patterns,
+    /// Rule and least severity, by pattern of `texts`.
     patterns: Vec<(RuleNo, u8)>,
     /// Rules that ask for a severity alone.
     severities: Vec<(RuleNo, u8)>,
@@ -137,56 +133,19 @@ impl Matcher {
         if patterns.is_empty() && severities.is_empty() {
             return None;
         }
-        // Each was compiled when the configuration was read, with these very settings.
-        let set = RegexSetBuilder::new(&texts)
-            .multi_line(true)
-            .size_limit(PATTERN_BYTES * 8)
-            .build();
-        let set = set.unwrap_or_else(|error| {
-            tracing::error!(%error, "alert patterns are too large together: none is used");
-            RegexSet::empty()
-        });
-        let any = if texts.is_empty() || texts.iter().any(|text| looks_beyond_lines(text)) {
-            None
-        } else {
-            let any: Vec<String> = texts.iter().map(|text| format!("(?:{text})")).collect();
-            // A pattern that cannot stand beside others, as one that ends in a comment, is held against each line.
-            pattern(&any.join("|"), PATTERN_BYTES * 8).ok()
-        };
         Some(Matcher {
-            any,
-            set,
+            texts: Patterns::compile(&texts),
             patterns,
             severities,
         })
     }
 
-    /// Puts into `starts` where those lines of `block` begin, ascending, that [`Matcher::rule`] has to look at. `block` begins at the
-    /// beginning of a line and its lines end with a line feed, the last perhaps without one.
+    /// See [`Patterns::suspects`]: the lines that [`Matcher::rule`] has to look at.
     pub(crate) fn suspects(&self, block: &[u8], starts: &mut Vec<usize>) {
-        starts.clear();
-        let mut at = 0;
-        if self.severities.is_empty()
-            && let Some(any) = &self.any
-        {
-            loop {
-                let Some(found) = any.find_at(block, at) else {
-                    return;
-                };
-                starts.push(memrchr(b'\n', &block[..found.start()]).map_or(0, |feed| feed + 1));
-                let Some(feed) = memchr(b'\n', &block[found.start()..]) else {
-                    return;
-                };
-                at = found.start() + feed + 1;
-                if found.end() > at {
-                    // The pattern reaches over line feeds: it could cost a look at all the rest of the block for each line.
-                    break;
-                }
-            }
-        }
-        while at < block.len() {
-            starts.push(at);
-            at += memchr(b'\n', &block[at..]).map_or(block.len() - at, |feed| feed + 1);
+        if self.severities.is_empty() {
+            self.texts.suspects(block, starts);
+        } else {
+            Patterns::every_line(block, starts);
         }
     }
 
@@ -197,7 +156,7 @@ impl Matcher {
             .iter()
             .find(|(_, least)| severity >= *least)
             .map(|(no, _)| *no);
-        let by_pattern = (self.set.matches(record).into_iter())
+        let by_pattern = (self.texts.found_in(record))
             .map(|at| self.patterns[at])
             .find(|(_, least)| severity >= *least)
             .map(|(no, _)| no);
@@ -206,35 +165,6 @@ impl Matcher {
             (a, b) => a.or(b),
         }
     }
-}
-
-/// Whether a pattern may mean the ends of the text rather than those of a line.
-fn looks_beyond_lines(text: &str) -> bool {
-    let turns_off = |flags: &str| {
-        flags
-            .chars()
-            .take_while(|c| c.is_ascii_alphabetic() || *c == '-')
-            .any(|c| c == '-')
-    };
-    text.contains("\\A") || text.contains("\\z") || text.split("(?").skip(1).any(turns_off)
-}
-
-/// Memory that one compiled pattern may take.
-const PATTERN_BYTES: usize = 4 << 20;
-
-/// Compiles a pattern as rules use it: over bytes, `^` and `$` at the ends of a line.
-pub(crate) fn pattern(text: &str, size_limit: usize) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(text)
-        .multi_line(true)
-        .size_limit(size_limit)
-        .build()
-}
-
-/// Checks a pattern; the error's text is for the person who wrote it.
-pub(crate) fn check_pattern(text: &str) -> Result<(), String> {
-    pattern(text, PATTERN_BYTES)
-        .map(drop)
-        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

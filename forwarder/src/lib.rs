@@ -30,6 +30,7 @@ mod hints;
 mod inbox;
 mod lanes;
 mod metrics;
+mod patterns;
 mod pipeline;
 mod run;
 mod sealer;

@@ -9,7 +9,7 @@ use watchline_proto::Lane;
 use crate::{
     batch::Counted,
     gaps::{Gap, GapReason},
-    sources::SourceStatus,
+    sources::{Filter, SourceStatus},
 };
 
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     gap_bytes: Family<[(&'static str, &'static str); 1], Counter>,
     gaps: Family<[(&'static str, &'static str); 1], Counter>,
     alert_excess: Family<Labels<1>, Counter>,
+    filtered: Family<Labels<3>, Counter>,
     unreadable: Family<Labels<1>, Gauge>,
     followed: Family<Labels<1>, Gauge>,
     held_bytes: Family<Labels<1>, Gauge>,
@@ -66,6 +67,11 @@ impl Metrics {
             "watchline_alert_excess",
             "Events that matched an alert rule beyond its max_rate and went the routine way",
             all.alert_excess,
+        );
+        registry.register(
+            "watchline_filtered_events",
+            "Events that a rule of their source dropped, or masked in part",
+            all.filtered,
         );
         registry.register(
             "watchline_source_files",
@@ -145,6 +151,15 @@ impl Metrics {
         self.alert_excess
             .get_or_create(&[("rule", rule.to_owned())])
             .inc_by(events);
+    }
+
+    pub(crate) fn filtered(&self, source: &str, filter: &Filter, events: u64) {
+        let labels = [
+            ("source", source.to_owned()),
+            ("rule", filter.name.clone()),
+            ("action", filter.action.as_str().to_owned()),
+        ];
+        self.filtered.get_or_create(&labels).inc_by(events);
     }
 
     pub(crate) fn source(&self, status: &SourceStatus) {

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use watchline_node::config::Section;
 
 use super::default;
-use crate::{
-    lanes::{AlertRule, check_pattern},
-    sources::SourceConfig,
-};
+use crate::{lanes::AlertRule, patterns::check_pattern, sources::SourceConfig};
 
 /// OpenTelemetry's severities by name, each with the lowest of its numbers.
 const SEVERITIES: [(&str, u8); 6] = [
@@ -44,24 +41,7 @@ fn read_one(
             format!("`name`: there is another rule {:?}", name.value),
         );
     }
-    let matches = section.strings("matches");
-    for text in &matches {
-        if let Err(error) = check_pattern(&text.value) {
-            // The error draws the pattern with a mark under the place; here it has to be one line.
-            let why = error
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
-            section.problem_at(
-                text.span.clone(),
-                format!(
-                    "`matches`: {:?} is not a regular expression: {why}",
-                    text.value
-                ),
-            );
-        }
-    }
+    let matches = read_patterns(section);
     let only = section.strings("sources");
     for text in &only {
         if !sources.iter().any(|source| source.name() == text.value) {
@@ -83,9 +63,32 @@ fn read_one(
     }
     Some(AlertRule {
         name: name?.value,
-        matches: matches.into_iter().map(|text| text.value).collect(),
+        matches,
         sources: only.into_iter().map(|text| text.value).collect(),
         min_severity,
         max_rate: u32::try_from(max_rate).unwrap_or(u32::MAX),
     })
+}
+
+/// `matches`; what is no regular expression is reported.
+pub(super) fn read_patterns(section: &mut Section<'_>) -> Vec<String> {
+    let matches = section.strings("matches");
+    for text in &matches {
+        if let Err(error) = check_pattern(&text.value) {
+            // The error draws the pattern with a mark under the place; here it has to be one line.
+            let why = error
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            section.problem_at(
+                text.span.clone(),
+                format!(
+                    "`matches`: {:?} is not a regular expression: {why}",
+                    text.value
+                ),
+            );
+        }
+    }
+    matches.into_iter().map(|text| text.value).collect()
 }

@@ -3,6 +3,7 @@
 //! [`Config::read`] reports every problem at once, each with its place. What SIGHUP may change is [`Reloadable`].
 
 mod alerts;
+mod common;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -119,6 +120,8 @@ mod default {
     pub(super) const MAX_RECORD: u64 = 256 << 10;
     pub(super) const IDLE_FLUSH: Duration = Duration::from_secs(5);
     pub(super) const MAX_RATE: i64 = 100;
+    pub(super) const REPLACE: &str = "***";
+    pub(super) const RULE_VERSION: &str = "1";
 }
 
 impl Config {

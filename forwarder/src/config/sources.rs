@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, time::Duration};
 use watchline_node::config::{Section, Text};
 use watchline_proto::MAX_RECORD_BYTES;
 
-use super::default;
+use super::{common, default};
 use crate::{
     gaps::OWN,
     sources::{
-        SourceConfig,
+        Common, SourceConfig,
         file::{Excludes, FileConfig, PathPattern, StartAt},
     },
 };
@@ -46,11 +46,13 @@ fn read_one(
         );
         None
     };
+    let common = common::read(section);
     // The keys are those of the one kind there is, also where the kind is wrong: fewer things to complain about.
     let file = read_file(section, max_record_bytes);
     match kind? {
         Kind::File => Some(SourceConfig::File(FileConfig {
             name: name?,
+            common,
             ..file?
         })),
     }
@@ -107,6 +109,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
     );
     (!paths.is_empty()).then(|| FileConfig {
         name: String::new(),
+        common: Common::default(),
         paths,
         exclude: Excludes::parse(&excludes).unwrap_or_else(|_| Excludes::none()),
         start_at: start_at.unwrap_or(StartAt::Beginning),

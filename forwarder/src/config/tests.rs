@@ -113,3 +113,38 @@ fn a_change_that_needs_a_restart_is_named() {
         ["[identity]", "[spool]"]
     );
 }
+
+#[test]
+fn labels_and_rules_of_a_source_are_read_and_every_mistake_in_them_is_reported() {
+    let right = format!(
+        "{LEAST}labels = {{ team = \"web\" }}\n\
+         [[source.mask]]\nname = \"cards\"\nversion = \"2\"\nmatches = [\"[0-9]+\"]\nreplace = \"#\"\n\
+         [[source.drop]]\nname = \"noise\"\nmatches = [\"^x\", \"\"]\n"
+    );
+    let config = read(&right).unwrap();
+    let SourceConfig::File(file) = &config.reloadable.sources[0];
+    assert_eq!(file.common.labels["team"], "web");
+    let rules: Vec<String> = (file.common.rules.iter())
+        .map(|rule| format!("{}@{} {}", rule.name, rule.version, rule.action.as_str()))
+        .collect();
+    assert_eq!(rules, ["noise@1 drop", "cards@2 mask"]);
+    let wrong = format!(
+        "{LEAST}[[source.drop]]\nname = \"a@b\"\nmatches = [\"(\"]\n\
+         [[source.mask]]\nname = \"m\"\nmatches = [\"x*\"]\n[[source.mask]]\nname = \"m\"\nmatches = []\n\
+         [[source.mask]]\nreplace = \"{}\"\n",
+        "x".repeat(65)
+    );
+    let problems = read(&wrong).unwrap_err().join("\n");
+    for expected in [
+        "`name` must be 1 to 63",
+        "is not a regular expression",
+        "finds the empty text",
+        "has another rule \"m\"",
+        "`matches` must have at least one entry",
+        "`replace` must be at most 64",
+        "missing key `name`",
+        "missing key `matches`",
+    ] {
+        assert!(problems.contains(expected), "{expected} in:\n{problems}");
+    }
+}

@@ -38,7 +38,7 @@ use watchline_proto::{Lane, SpiffeId, payload::Payload};
 use watchline_spool::{AppendError, Damage, ItemNo, LANES, ReadError, Recovery, Spool, SyncError};
 
 use crate::{
-    batch::{Batch, Counted, Moment},
+    batch::{Batch, Counted, Filtered, Moment},
     board::{Blocked, Board},
     clock,
     config::{BatchConfig, Reloadable, Sync, WhenFull},
@@ -57,6 +57,8 @@ pub(crate) const READER: &str = "uplink";
 const BLOCKS_A_TURN: usize = 16;
 /// An acknowledgement is written down this long after it came at the latest.
 const MARK_WITHIN: Duration = Duration::from_secs(1);
+/// A position that no event brings along, as behind events that were all dropped, is stored this often at most.
+const STATE_ALONE_EVERY: Duration = Duration::from_secs(1);
 /// What waits for room tries again this often.
 const TRY_ROOM_EVERY: Duration = Duration::from_secs(1);
 /// `drop_oldest` gives up this many segments for one frame at most.
@@ -96,6 +98,7 @@ struct Pending {
     payloads: Vec<(Lane, Payload)>,
     state: Vec<(Bytes, Option<Bytes>)>,
     counts: Vec<[Counted; 2]>,
+    filtered: Vec<Filtered>,
     gaps: Vec<Gap>,
 }
 
@@ -165,6 +168,7 @@ pub(crate) struct Pipeline {
     unsynced_since: Option<Instant>,
     unmarked_since: Option<Instant>,
     last_frame: Option<Instant>,
+    state_alone_from: Instant,
 }
 
 impl Pipeline {
@@ -218,6 +222,7 @@ impl Pipeline {
             unsynced_since: None,
             unmarked_since: None,
             last_frame: None,
+            state_alone_from: now.at,
             spool,
         };
         pipeline.owe_damage(recovery.damage);
@@ -358,7 +363,7 @@ impl Pipeline {
         let mut blocks = 0;
         while self.pending.is_none() {
             let mut more = true;
-            while more && !self.batch.is_due() {
+            while more && !self.batch.is_due() && blocks < BLOCKS_A_TURN {
                 let Pipeline {
                     batch,
                     lanes,
@@ -373,7 +378,8 @@ impl Pipeline {
                 });
                 blocks += usize::from(more);
             }
-            if !self.batch.is_empty() || self.sources.owes_state() {
+            let state_alone = self.stopped || now.at >= self.state_alone_from;
+            if !self.batch.is_empty() || state_alone && self.sources.owes_state() {
                 self.close_batch(now)?;
             }
             if !more || blocks >= BLOCKS_A_TURN {
@@ -392,14 +398,19 @@ impl Pipeline {
         let payloads = Lane::ALL
             .into_iter()
             .filter_map(|lane| Some((lane, self.batch.finish(lane, now)?)));
-        let payloads = payloads.collect();
+        let payloads: Vec<(Lane, Payload)> = payloads.collect();
         let mut state = Vec::new();
         self.sources.moved(&mut state);
         let (counts, gaps) = (self.batch.take_counts(), self.batch.take_gaps());
+        let filtered = self.batch.take_filtered();
+        if payloads.is_empty() {
+            self.state_alone_from = now.at + STATE_ALONE_EVERY;
+        }
         self.pending = Some(Pending {
             payloads,
             state,
             counts,
+            filtered,
             gaps,
         });
         self.append_pending(now)
@@ -465,6 +476,11 @@ impl Pipeline {
             sealer,
             ..
         } = self;
+        for filtered in &pending.filtered {
+            if let Some(source) = sources.names().nth(filtered.source.0) {
+                metrics.filtered(source, &filtered.filter, filtered.events);
+            }
+        }
         let mut names = sources.names();
         board.post(|posted| {
             posted.chain = Some(sealer.chain().clone());
@@ -541,8 +557,10 @@ impl Pipeline {
                 wants_room,
             };
         }
-        let has_more =
-            self.look_at_everything || self.sources.is_ready() || self.sources.owes_state();
+        if self.sources.owes_state() {
+            until = until.min(self.state_alone_from);
+        }
+        let has_more = self.look_at_everything || self.sources.is_ready();
         if has_more && !self.stopped {
             until = now;
         }

@@ -1,5 +1,7 @@
 //! The whole of the reader's thread on a disk that fails on demand, against a next hop that keeps what a ledger would.
 
+mod dropping;
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
@@ -137,6 +139,8 @@ struct Host {
     log: File,
     written: u64,
     spool_bytes: u64,
+    /// The counters of the process that runs, or ran last.
+    registry: Registry,
 }
 
 impl Host {
@@ -171,6 +175,7 @@ impl Host {
             log,
             written: 0,
             spool_bytes: 64 << 20,
+            registry: Registry::default(),
         }
     }
 
@@ -212,6 +217,7 @@ impl Host {
                 open().unwrap()
             });
             self.line = Some(spool.reader(READER));
+            self.registry = Registry::default();
             let (name, clock) = (Arc::clone(&self.name), Arc::clone(&self.clock));
             let parts = Parts {
                 spool,
@@ -223,7 +229,7 @@ impl Host {
                 name: Box::new(move || name.lock().unwrap().clone()),
                 clock: Box::new(move || *clock.lock().unwrap()),
                 board: Arc::default(),
-                metrics: Metrics::register(&mut Registry::default()),
+                metrics: Metrics::register(&mut self.registry),
                 watch: None,
             };
             let settings = Settings {

@@ -7,6 +7,7 @@ pub(crate) mod feed;
 pub(crate) mod file;
 mod intake;
 mod own;
+mod rules;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -20,6 +21,7 @@ use self::{
 pub(crate) use self::{
     intake::{Buffers, Intake, Place, Record},
     own::OwnFiles,
+    rules::{Action, Common, Filter, LABEL_PREFIX, Rules, Verdict, mask_attribute},
 };
 use crate::{batch::SourceNo, hints::Hints, lanes::Lanes};
 

@@ -2,7 +2,7 @@
 //!
 //! What is the same for all events of a batch or of an origin is written once and copied.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use base64::Engine as _;
 use watchline_proto::{
@@ -18,11 +18,16 @@ use super::{
 /// The kind of Watchline's own events, which no source can have.
 const OWN_KIND: &str = "watchline";
 /// What a forwarder itself says of a record that it read. Every other name that begins like ours is a claim of the record.
-const FLAGS: [&str; 3] = [
+const FLAGS: [&str; 6] = [
+    "watchline.alert.rule",
     "watchline.backfill",
+    "watchline.continuation",
+    "watchline.mask",
     "watchline.partial",
     "watchline.truncated_bytes",
 ];
+/// An attribute of an origin that is a label of its source: it stands among the labels, before one of the batch with the same name.
+const LABEL_PREFIX: &str = "watchline.label.";
 /// Stands for the agency in the id of what a centre sealed: no agency is named so, and the id keeps its seven parts.
 const NO_AGENCY: &str = "-";
 
@@ -31,8 +36,9 @@ const NO_AGENCY: &str = "-";
 pub(super) struct Constants {
     /// `{"v":1,"id":"…/`
     start: Vec<u8>,
-    /// `,"received":…,"agency":…,"forwarder":…,"labels":{…},"source":`
+    /// `,"received":…,"agency":…,"forwarder":…,"labels":{`
     party: Vec<u8>,
+    labels: BTreeMap<String, String>,
     /// `,"lane":"…","severity":`
     lane: Vec<u8>,
     /// `,"epoch":"…","sequence":…,"index":`
@@ -50,7 +56,7 @@ pub(super) struct Stamps {
 #[derive(Debug, Default)]
 pub(super) struct OriginText<'a> {
     origin: Option<&'a Origin>,
-    /// `"<source>","kind":"<kind>"`
+    /// `"a":"b"},"source":"<source>","kind":"<kind>"`
     source: Vec<u8>,
     /// `"a":"b","c":"d"`
     attributes: Vec<u8>,
@@ -86,16 +92,10 @@ impl Constants {
         party.extend_from_slice(b",\"forwarder\":");
         write_string(sealer.name().as_ref(), &mut party);
         party.extend_from_slice(b",\"labels\":{");
-        write_members(
-            seal.labels
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-            &mut party,
-        );
-        party.extend_from_slice(b"},\"source\":");
         Constants {
             start: start.into_bytes(),
             party,
+            labels: seal.labels.clone(),
             lane: format!(",\"lane\":\"{lane}\",\"severity\":").into_bytes(),
             place: format!(
                 ",\"epoch\":\"{}\",\"sequence\":{},\"index\":",
@@ -107,10 +107,19 @@ impl Constants {
 }
 
 impl<'a> OriginText<'a> {
-    fn of(&mut self, origin: &'a Origin) -> &OriginText<'a> {
+    fn of(&mut self, batch: &Constants, origin: &'a Origin) -> &OriginText<'a> {
         if !self.origin.is_some_and(|known| std::ptr::eq(known, origin)) {
             self.origin = Some(origin);
             self.source.clear();
+            let own = (origin.attributes.iter()).filter_map(|(name, value)| {
+                Some((name.strip_prefix(LABEL_PREFIX)?, value.as_str()))
+            });
+            let mut labels: BTreeMap<&str, &str> = (batch.labels.iter())
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            labels.extend(own);
+            write_members(labels.into_iter(), &mut self.source);
+            self.source.extend_from_slice(b"},\"source\":");
             write_string(&origin.source, &mut self.source);
             self.source.extend_from_slice(b",\"kind\":");
             write_string(&origin.kind, &mut self.source);
@@ -130,7 +139,7 @@ pub(super) fn write<'a>(
     stamps: &mut Stamps,
     out: &mut Vec<u8>,
 ) {
-    let origin = origin.of(event.origin);
+    let origin = origin.of(batch, event.origin);
     out.reserve(event.body.len() + 512);
     out.extend_from_slice(&batch.start);
     write_number(u64::from(index), out);

@@ -88,6 +88,28 @@ fn what_a_centre_sealed_has_no_agency_and_an_id_of_seven_parts() {
 }
 
 #[test]
+fn labels_of_a_source_stand_before_those_of_the_batch_and_no_record_can_set_them() {
+    let (mut sealer, event) = golden();
+    let label = |name: &str, value: &str| (format!("watchline.label.{name}"), value.to_owned());
+    let labelled = Event {
+        origin_attributes: vec![label("system", "mail"), label("team", "web")],
+        attributes: vec![label("level", "claimed")],
+        ..event.clone()
+    };
+    let batch = sealer.batch(Lane::Routine, &[labelled, event]);
+    let lines = String::from_utf8(render(FileFormat::Ndjson, &batch)).unwrap();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let expected = serde_json::json!({"level": "3", "system": "mail", "team": "web"});
+    assert_eq!(lines[0]["labels"], expected);
+    assert_eq!(lines[0]["attributes"], serde_json::json!({}));
+    let expected = serde_json::json!({"level": "3", "system": "portal"});
+    assert_eq!(lines[1]["labels"], expected);
+}
+
+#[test]
 fn a_record_cannot_claim_what_only_watchline_says() {
     let names = [
         "event.name",

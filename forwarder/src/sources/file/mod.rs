@@ -49,14 +49,14 @@ use self::{
     directories::Directories,
     identity::Inode,
     open::OpenError,
-    tail::{Tail, Taken},
+    tail::{Tail, Taken, Terms},
 };
 use crate::{
     batch::{Moment, SourceNo},
     gaps::path_text,
     hints::Hints,
     lanes::{Lanes, Matcher},
-    sources::{FileStatus, Intake, OwnFiles, Source, SourceConfig, SourceStatus},
+    sources::{Common, FileStatus, Intake, OwnFiles, Rules, Source, SourceConfig, SourceStatus},
 };
 
 /// Files of one source that `/status` lists.
@@ -77,6 +77,7 @@ pub(crate) enum StartAt {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FileConfig {
     pub(crate) name: String,
+    pub(crate) common: Common,
     pub(crate) paths: Vec<PathPattern>,
     pub(crate) exclude: Excludes,
     pub(crate) start_at: StartAt,
@@ -91,6 +92,7 @@ pub(crate) struct FileSource {
     no: SourceNo,
     config: FileConfig,
     matcher: Option<Arc<Matcher>>,
+    rules: Option<Arc<Rules>>,
     own: Arc<OwnFiles>,
     /// Whether the source was started before: then a file that appears is new, and read from its beginning.
     started_before: bool,
@@ -142,6 +144,7 @@ impl FileSource {
         FileSource {
             no,
             matcher: lanes.matcher(&config.name),
+            rules: Rules::compile(&config.common),
             config,
             own,
             started_before,
@@ -167,7 +170,9 @@ impl FileSource {
     pub(crate) fn reconfigure(&mut self, no: SourceNo, config: FileConfig, lanes: &Lanes) {
         self.no = no;
         self.matcher = lanes.matcher(&config.name);
+        self.rules = Rules::compile(&config.common);
         self.config = config;
+        self.tails.values_mut().for_each(Tail::forget_origins);
     }
 
     /// Looks at what `hints` name, and at everything with each `tick` (about a second). Losses that it finds go into the intake's batch.
@@ -226,11 +231,16 @@ impl FileSource {
             if !self.classify(key, intake) {
                 continue;
             }
-            let (no, config, matcher) = (self.no, &self.config, self.matcher.as_deref());
+            let terms = Terms {
+                no: self.no,
+                config: &self.config,
+                matcher: self.matcher.as_deref(),
+                rules: self.rules.as_deref(),
+            };
             let Some(tail) = self.tails.get_mut(&key) else {
                 continue;
             };
-            match tail.take(no, config, matcher, intake, flush) {
+            match tail.take(&terms, intake, flush) {
                 Taken::Some { more } => {
                     if more {
                         self.queue(key);

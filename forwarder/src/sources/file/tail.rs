@@ -1,5 +1,6 @@
 //! One file while it is read: blocks in, records out, never a byte twice.
 
+mod sift;
 mod take;
 
 use std::{
@@ -13,10 +14,16 @@ use std::{
 use watchline_proto::payload::Origin;
 
 use super::{
+    FileConfig,
     identity::{GUARD_BYTES, Guard, HEAD_BYTES, Head, Inode, Print, read_whole},
     position::{FileKey, LineState, Position},
 };
-use crate::{batch::Moment, gaps::path_text};
+use crate::{
+    batch::{Moment, SourceNo},
+    gaps::path_text,
+    lanes::Matcher,
+    sources::Rules,
+};
 
 /// Why the bytes before the offset are not those that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +103,18 @@ pub(super) struct Tail {
     pub(super) moved: Moved,
     pub(super) queued: bool,
     pub(super) seen_in_round: u64,
-    origin: Arc<Origin>,
-    backfill_origin: Arc<Origin>,
+    /// What its events say of the file; labels are added when it is read.
+    origin: Origin,
+    /// Complete, for as long as the configuration stays: as usual, and as backfill.
+    origins: Option<[Arc<Origin>; 2]>,
+}
+
+/// What all files of a source are read by.
+pub(super) struct Terms<'a> {
+    pub(super) no: SourceNo,
+    pub(super) config: &'a FileConfig,
+    pub(super) matcher: Option<&'a Matcher>,
+    pub(super) rules: Option<&'a Rules>,
 }
 
 impl Tail {
@@ -114,19 +131,13 @@ impl Tail {
             .file_name()
             .map(|base| path_text(base.as_ref()))
             .unwrap_or_default();
-        let mut attributes = vec![
-            ("log.file.path".to_owned(), path),
-            ("log.file.name".to_owned(), base),
-        ];
         let origin = Origin {
             source: source.to_owned(),
             kind: "file".to_owned(),
-            attributes: attributes.clone(),
-        };
-        attributes.push(("watchline.backfill".to_owned(), "true".to_owned()));
-        let backfill_origin = Origin {
-            attributes,
-            ..origin.clone()
+            attributes: vec![
+                ("log.file.path".to_owned(), path),
+                ("log.file.name".to_owned(), base),
+            ],
         };
         Tail {
             key,
@@ -155,8 +166,8 @@ impl Tail {
             moved: Moved::Found,
             queued: false,
             seen_in_round: 0,
-            origin: Arc::new(origin),
-            backfill_origin: Arc::new(backfill_origin),
+            origin,
+            origins: None,
         }
     }
 
@@ -204,6 +215,24 @@ impl Tail {
             replaced: false,
             copy_of: self.copy_of,
         }
+    }
+
+    /// The configuration changed.
+    pub(super) fn forget_origins(&mut self) {
+        self.origins = None;
+    }
+
+    /// As usual, and as backfill.
+    fn origins(&mut self, config: &FileConfig) -> [Arc<Origin>; 2] {
+        let origins = self.origins.get_or_insert_with(|| {
+            let mut usual = self.origin.clone();
+            usual.attributes.extend(config.common.attributes());
+            let mut backfill = usual.clone();
+            let flag = ("watchline.backfill".to_owned(), "true".to_owned());
+            backfill.attributes.push(flag);
+            [Arc::new(usual), Arc::new(backfill)]
+        });
+        origins.clone()
     }
 
     /// Bytes that are there and could be read now.

@@ -5,6 +5,7 @@ mod identity;
 mod lines;
 mod random;
 mod rotation;
+mod rules;
 mod start;
 
 use std::{
@@ -46,6 +47,8 @@ struct Host {
     dir: tempfile::TempDir,
     config: FileConfig,
     rules: Vec<AlertRule>,
+    /// Events by the name of the rule that dropped or masked them.
+    filtered: BTreeMap<String, u64>,
     lanes: Lanes,
     source: Option<FileSource>,
     state: BTreeMap<Bytes, Bytes>,
@@ -63,6 +66,7 @@ impl Host {
             .map(|pattern| format!("{}/{pattern}", dir.path().display()));
         let config = FileConfig {
             name: "s".into(),
+            common: Common::default(),
             paths: paths
                 .map(|path| PathPattern::parse(&path).unwrap())
                 .collect(),
@@ -76,6 +80,7 @@ impl Host {
             dir,
             config,
             rules,
+            filtered: BTreeMap::new(),
             lanes,
             source,
             state: BTreeMap::new(),
@@ -184,6 +189,10 @@ impl Host {
                     Some(value) => drop(self.state.insert(key, value)),
                     None => drop(self.state.remove(&key)),
                 }
+            }
+            for filtered in batch.take_filtered() {
+                let name = filtered.filter.name.clone();
+                *self.filtered.entry(name).or_default() += filtered.events;
             }
             for lane in Lane::ALL {
                 let Some(payload) = batch.finish(lane, now) else {

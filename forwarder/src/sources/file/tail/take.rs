@@ -1,17 +1,18 @@
 //! Blocks in, records out: the hot path.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc, time::Instant};
+use std::{fs::File, io, os::unix::fs::FileExt, time::Instant};
 
 use memchr::{memchr, memchr_iter};
-use watchline_proto::Lane;
 
-use super::{Change, Moved, Tail, Taken, Waiting};
+use super::{
+    Change, Moved, Tail, Taken, Terms, Waiting,
+    sift::{Flags, Sifter, screen},
+};
 use crate::{
-    batch::{Moment, SourceNo, Writer},
+    batch::Moment,
     gaps::{Gap, GapReason},
-    lanes::{Lanes, Matcher, RuleNo},
     sources::{
-        Intake,
+        Buffers, Intake,
         file::{FileConfig, identity::Guard, position::LineState},
     },
 };
@@ -28,49 +29,33 @@ impl Tail {
     /// not complete. The offset moves over whole records only, or over the parts of a line that [`LineState`] tells apart.
     pub(in crate::sources::file) fn take(
         &mut self,
-        source: SourceNo,
-        config: &FileConfig,
-        matcher: Option<&Matcher>,
+        terms: &Terms<'_>,
         intake: &mut Intake<'_>,
         flush: bool,
     ) -> Taken {
         let Some(handle) = self.handle.take() else {
             return Taken::Nothing;
         };
-        // Two buffers that are read into while the rest of the intake is written to.
-        let mut block = std::mem::take(&mut intake.buffers.block);
-        let mut suspects = std::mem::take(&mut intake.buffers.suspects);
-        let taken = self.take_block(
-            &handle,
-            source,
-            config,
-            matcher,
-            intake,
-            flush,
-            &mut block,
-            &mut suspects,
-        );
-        intake.buffers.block = block;
-        intake.buffers.suspects = suspects;
+        // The buffers are read into while the rest of the intake is written to.
+        let mut buffers = std::mem::take(intake.buffers);
+        let mut block = std::mem::take(&mut buffers.block);
+        let taken = self.take_block(&handle, terms, intake, flush, &mut block, &mut buffers);
+        buffers.block = block;
+        *intake.buffers = buffers;
         self.handle = Some(handle);
         taken.unwrap_or_else(Taken::Failed)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the inside of `take`, with its buffers apart"
-    )]
     fn take_block(
         &mut self,
         file: &File,
-        source: SourceNo,
-        config: &FileConfig,
-        matcher: Option<&Matcher>,
+        terms: &Terms<'_>,
         intake: &mut Intake<'_>,
         flush: bool,
         buffer: &mut Vec<u8>,
-        suspects: &mut Vec<usize>,
+        buffers: &mut Buffers,
     ) -> io::Result<Taken> {
+        let config = terms.config;
         let guard = self.guard.len();
         let mut want = intake.batch.space().clamp(LEAST_BLOCK_BYTES, BLOCK_BYTES);
         let (read, filled) = loop {
@@ -111,9 +96,7 @@ impl Tail {
         if self.after_cut && self.hole_bytes > 0 {
             self.say_hole(config, intake);
         }
-        self.split(
-            file, source, config, matcher, intake, flush, with_guard, filled, suspects,
-        )
+        self.split(file, terms, intake, flush, with_guard, filled, buffers)
     }
 
     /// Takes the records of one block out of it.
@@ -124,15 +107,14 @@ impl Tail {
     fn split(
         &mut self,
         file: &File,
-        source: SourceNo,
-        config: &FileConfig,
-        matcher: Option<&Matcher>,
+        terms: &Terms<'_>,
         intake: &mut Intake<'_>,
         flush: bool,
         with_guard: &[u8],
         filled: bool,
-        suspects: &mut Vec<usize>,
+        buffers: &mut Buffers,
     ) -> io::Result<Taken> {
+        let config = terms.config;
         let guard = self.guard.len();
         let block = &with_guard[guard..];
         let mut from = 0;
@@ -166,24 +148,19 @@ impl Tail {
             self.line = LineState::Start;
             from = feed + 1;
         }
-        suspects.clear();
-        if let Some(matcher) = matcher {
-            matcher.suspects(&block[from..], suspects);
-        }
-        let mut suspects = suspects.iter().map(|start| start + from).peekable();
-        let mut classify = |lanes: &mut Lanes, start: usize, record: &[u8], backfill: bool| {
-            while suspects.next_if(|&suspect| suspect < start).is_some() {}
-            let rule = matcher
-                .filter(|_| suspects.next_if_eq(&start).is_some() && !backfill)?
-                .rule(record, 0)?;
-            lanes.admit(rule, intake.now.at).then_some(rule)
-        };
-        let (now, lanes) = (intake.now, &mut *intake.lanes);
+        screen(terms, block, from, buffers);
+        let now = intake.now;
         let mut backfill = self.offset + (from as u64) < self.backfill_end;
-        let (usual, first) = (Arc::clone(&self.origin), Arc::clone(&self.backfill_origin));
-        let mut writer = intake
-            .batch
-            .writer(source, if backfill { &first } else { &usual }, now);
+        let [usual, first] = self.origins(config);
+        let origin = if backfill { &first } else { &usual };
+        let mut sifter = Sifter::new(
+            intake.batch.writer(terms.no, origin, now),
+            terms,
+            intake.lanes,
+            now,
+            (&buffers.suspects, &buffers.filter_suspects),
+            &mut buffers.masked,
+        );
         let mut full = false;
         let mut line = self.line;
         let mut start = from;
@@ -191,7 +168,7 @@ impl Tail {
             let feed = from + feed;
             if backfill && self.offset + start as u64 >= self.backfill_end {
                 backfill = false;
-                writer.change_origin(&usual);
+                sifter.writer.change_origin(&usual);
             }
             let record = &block[start..feed];
             if record.len() > config.max_record || line != LineState::Start {
@@ -204,23 +181,15 @@ impl Tail {
                 };
                 // The line feed alone completes what was sent before: there is nothing more to send.
                 if !record.is_empty() {
-                    let rule = classify(lanes, start, record, backfill);
-                    full = !push(&mut writer, lanes, rule, record, flags);
+                    full = !sifter.take((start, feed + 1), record, backfill, flags);
                     if full {
                         break;
                     }
                 }
                 line = LineState::Start;
-            } else {
-                let rule = classify(lanes, start, record, backfill);
-                if rule.is_none() && writer.has_room(Lane::Routine, record.len()) {
-                    writer.push(Lane::Routine, record, &[]);
-                } else if rule.is_none()
-                    || !push(&mut writer, lanes, rule, record, Flags::default())
-                {
-                    full = true;
-                    break;
-                }
+            } else if !sifter.take((start, feed + 1), record, backfill, Flags::default()) {
+                full = true;
+                break;
             }
             start = feed + 1;
         }
@@ -252,13 +221,13 @@ impl Tail {
                     Taken::Nothing
                 });
             }
-            let rule = classify(lanes, start, rest, rest_at < self.backfill_end);
             let flags = Flags {
                 cut: 0,
                 partial: true,
                 continuation,
             };
-            if !push(&mut writer, lanes, rule, rest, flags) {
+            let backfill = rest_at < self.backfill_end;
+            if !sifter.take((start, block.len() + 1), rest, backfill, flags) {
                 return Ok(if start > 0 {
                     Taken::Some { more: true }
                 } else {
@@ -273,7 +242,7 @@ impl Tail {
         let record = &rest[..config.max_record];
         let end = line_end(
             file,
-            &mut intake.buffers.ahead,
+            &mut buffers.ahead,
             size.max(self.no_feed_before),
             rest_at,
         )?;
@@ -300,8 +269,8 @@ impl Tail {
             partial,
             continuation,
         };
-        let rule = classify(lanes, start, record, rest_at < self.backfill_end);
-        if !push(&mut writer, lanes, rule, record, flags) {
+        let backfill = rest_at < self.backfill_end;
+        if !sifter.take((start, block.len() + 1), record, backfill, flags) {
             return Ok(if start > 0 {
                 Taken::Some { more: true }
             } else {
@@ -377,47 +346,6 @@ impl Tail {
         };
         intake.batch.push_gap(&gap, intake.now);
     }
-}
-
-/// What is said of a record that is not simply a line.
-#[derive(Debug, Clone, Copy, Default)]
-struct Flags {
-    /// Bytes that were left out at its end.
-    cut: u64,
-    /// Its line was not complete.
-    partial: bool,
-    /// It goes on where a partial one ended.
-    continuation: bool,
-}
-
-/// `false`: no room.
-fn push(
-    writer: &mut Writer<'_>,
-    lanes: &Lanes,
-    rule: Option<RuleNo>,
-    record: &[u8],
-    flags: Flags,
-) -> bool {
-    let lane = if rule.is_some() {
-        Lane::Alert
-    } else {
-        Lane::Routine
-    };
-    if !writer.has_room(lane, record.len()) {
-        return false;
-    }
-    let cut = flags.cut.to_string();
-    let attributes = [
-        (flags.cut > 0).then_some(("watchline.truncated_bytes", cut.as_str())),
-        flags.partial.then_some(("watchline.partial", "true")),
-        flags
-            .continuation
-            .then_some(("watchline.continuation", "true")),
-        rule.map(|rule| ("watchline.alert.rule", lanes.name(rule))),
-    ];
-    let attributes: Vec<(&str, &str)> = attributes.into_iter().flatten().collect();
-    writer.push(lane, record, &attributes);
-    true
 }
 
 /// Where a line ends.
