@@ -101,7 +101,12 @@ fn compile(text: &str, size_limit: usize) -> Result<Regex, regex::Error> {
         .build()
 }
 
-/// Checks a pattern; the error's text is for the person who wrote it.
+/// Checks a pattern; the error's text, one line, is for the person who wrote it.
 pub(crate) fn check_pattern(text: &str) -> Result<(), String> {
-    pattern(text).map(drop).map_err(|error| error.to_string())
+    pattern(text).map(drop).map_err(|error| {
+        // The error draws the pattern with a mark under the place.
+        let error = error.to_string();
+        let why = error.lines().last().unwrap_or_default();
+        why.trim_start_matches("error: ").to_owned()
+    })
 }

@@ -74,13 +74,7 @@ fn read_one(
 pub(super) fn read_patterns(section: &mut Section<'_>) -> Vec<String> {
     let matches = section.strings("matches");
     for text in &matches {
-        if let Err(error) = check_pattern(&text.value) {
-            // The error draws the pattern with a mark under the place; here it has to be one line.
-            let why = error
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
+        if let Err(why) = check_pattern(&text.value) {
             section.problem_at(
                 text.span.clone(),
                 format!(

@@ -8,9 +8,10 @@ use watchline_proto::MAX_RECORD_BYTES;
 use super::{common, default};
 use crate::{
     gaps::OWN,
+    patterns::check_pattern,
     sources::{
         Common, SourceConfig,
-        file::{Excludes, FileConfig, PathPattern, StartAt},
+        file::{Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, StartAt},
     },
 };
 
@@ -107,6 +108,14 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         "idle_flush",
         Duration::from_millis(100)..=Duration::from_secs(3600),
     );
+    let encoding = section.choice("encoding", &ENCODINGS);
+    let multiline = section
+        .table("multiline")
+        .and_then(|mut table| read_multiline(&mut table));
+    let ignore_older = section.duration(
+        "ignore_older",
+        Duration::from_secs(1)..=Duration::from_secs(100 * 365 * 24 * 3600),
+    );
     (!paths.is_empty()).then(|| FileConfig {
         name: String::new(),
         common: Common::default(),
@@ -115,6 +124,38 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         start_at: start_at.unwrap_or(StartAt::Beginning),
         max_record: max_record as usize,
         idle_flush: idle_flush.unwrap_or(default::IDLE_FLUSH),
+        encoding: encoding.unwrap_or(Encodings::All(Encoding::Utf8)),
+        multiline,
+        ignore_older,
+    })
+}
+
+const ENCODINGS: [(&str, Encodings); 4] = [
+    ("utf-8", Encodings::All(Encoding::Utf8)),
+    ("utf-16le", Encodings::All(Encoding::Utf16Le)),
+    ("utf-16be", Encodings::All(Encoding::Utf16Be)),
+    ("auto", Encodings::Auto),
+];
+
+fn read_multiline(table: &mut Section<'_>) -> Option<Multiline> {
+    let start = table.required_text("start");
+    let timeout = table.duration(
+        "timeout",
+        Duration::from_millis(100)..=Duration::from_secs(3600),
+    );
+    let start = start?;
+    if let Err(why) = check_pattern(&start.value) {
+        table.problem_at(
+            start.span,
+            format!(
+                "`start`: {:?} is not a regular expression: {why}",
+                start.value
+            ),
+        );
+    }
+    Some(Multiline {
+        start: start.value,
+        timeout: timeout.unwrap_or(default::MULTILINE_TIMEOUT),
     })
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sources::file::{Encodings, Multiline};
 
 fn read(text: &str) -> Result<Config, Vec<String>> {
     let document = Document::parse("/etc/watchline/forwarder.toml", text).unwrap();
@@ -147,4 +148,31 @@ fn labels_and_rules_of_a_source_are_read_and_every_mistake_in_them_is_reported()
     ] {
         assert!(problems.contains(expected), "{expected} in:\n{problems}");
     }
+}
+
+#[test]
+fn encoding_and_records_of_several_lines_are_read_and_mistakes_in_them_reported() {
+    let more = "encoding = \"auto\"\nignore_older = \"90d\"\nmultiline = { start = \"^x\" }\n";
+    let config = read(&format!("{LEAST}{more}")).unwrap();
+    let SourceConfig::File(file) = &config.reloadable.sources[0];
+    assert_eq!(file.encoding, Encodings::Auto);
+    assert_eq!(file.ignore_older, Some(Duration::from_secs(90 * 24 * 3600)));
+    let timeout = Duration::from_secs(2);
+    assert_eq!(
+        file.multiline,
+        Some(Multiline {
+            start: "^x".into(),
+            timeout
+        })
+    );
+    let wrong = "encoding = \"latin-1\"\nmultiline = { start = \"(\" }\n";
+    let problems = read(&format!("{LEAST}{wrong}")).unwrap_err().join("\n");
+    for expected in [
+        "`encoding` must be \"utf-8\" or",
+        "`start`: \"(\" is not a regular",
+    ] {
+        assert!(problems.contains(expected), "{expected} in:\n{problems}");
+    }
+    let problems = read(&format!("{LEAST}multiline = {{}}\n")).unwrap_err();
+    assert!(problems[0].contains("missing key `start`"), "{problems:?}");
 }

@@ -26,6 +26,8 @@ pub(crate) struct Buffers {
     pub(crate) suspects: Vec<usize>,
     pub(crate) filter_suspects: Vec<usize>,
     pub(crate) masked: Vec<u8>,
+    /// The text of one record in UTF-16.
+    pub(crate) text: String,
 }
 
 /// What all records of one source (or of one of its files) have in common.

@@ -16,11 +16,13 @@
 //! Not here: what lies beyond the handle of a removed file after a restart, packed generations, network file systems' caches.
 
 mod directories;
+mod framing;
 mod globs;
 mod identity;
 mod keeping;
 mod look;
 mod names;
+mod old;
 mod open;
 mod position;
 mod relocate;
@@ -39,15 +41,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use framing::{Encoding, Encodings, Multiline};
 pub(crate) use globs::{Excludes, PathPattern};
 pub(crate) use position::{FileKey, Position};
 
 use bytes::Bytes;
+use regex::bytes::Regex;
 use watchline_spool::Spool;
 
 use self::{
     directories::Directories,
     identity::Inode,
+    old::TooOld,
     open::OpenError,
     tail::{Tail, Taken, Terms},
 };
@@ -56,6 +61,7 @@ use crate::{
     gaps::path_text,
     hints::Hints,
     lanes::{Lanes, Matcher},
+    patterns::pattern,
     sources::{Common, FileStatus, Intake, OwnFiles, Rules, Source, SourceConfig, SourceStatus},
 };
 
@@ -85,6 +91,35 @@ pub(crate) struct FileConfig {
     pub(crate) max_record: usize,
     /// An incomplete last line is sent when it has not grown for so long.
     pub(crate) idle_flush: Duration,
+    pub(crate) encoding: Encodings,
+    /// `None`: every line is a record.
+    pub(crate) multiline: Option<Multiline>,
+    /// Files that were last written longer ago when they are first seen are not begun until they grow.
+    pub(crate) ignore_older: Option<Duration>,
+}
+
+impl FileConfig {
+    /// How long what is left at the end of a file waits for more: whole lines, or a line that is not complete.
+    fn waits_for(&self, complete: bool) -> Duration {
+        match &self.multiline {
+            Some(multiline) if complete => multiline.timeout,
+            Some(multiline) => self.idle_flush.max(multiline.timeout),
+            None => self.idle_flush,
+        }
+    }
+
+    /// The least of it.
+    fn waits_at_least(&self) -> Duration {
+        self.waits_for(true).min(self.waits_for(false))
+    }
+
+    /// What tells records of several lines apart.
+    fn start(&self) -> Option<Regex> {
+        // Checked when the configuration was read.
+        self.multiline
+            .as_ref()
+            .and_then(|multiline| pattern(&multiline.start).ok())
+    }
 }
 
 /// See the module. Belongs to the reader's thread.
@@ -93,6 +128,7 @@ pub(crate) struct FileSource {
     config: FileConfig,
     matcher: Option<Arc<Matcher>>,
     rules: Option<Arc<Rules>>,
+    start: Option<Regex>,
     own: Arc<OwnFiles>,
     /// Whether the source was started before: then a file that appears is new, and read from its beginning.
     started_before: bool,
@@ -114,6 +150,7 @@ pub(crate) struct FileSource {
     /// Paths that cannot be read, and why; said once each.
     refused: BTreeMap<PathBuf, String>,
     aliases: HashSet<PathBuf>,
+    too_old: HashMap<PathBuf, TooOld>,
     rounds: u64,
     /// Hints alone make no scan before this: a busy directory costs a twentieth of a core at most.
     scan_pays_from: Option<Instant>,
@@ -145,6 +182,7 @@ impl FileSource {
             no,
             matcher: lanes.matcher(&config.name),
             rules: Rules::compile(&config.common),
+            start: config.start(),
             config,
             own,
             started_before,
@@ -161,6 +199,7 @@ impl FileSource {
             directories: Directories::default(),
             refused: BTreeMap::new(),
             aliases: HashSet::new(),
+            too_old: HashMap::new(),
             rounds: 0,
             scan_pays_from: None,
         }
@@ -171,6 +210,7 @@ impl FileSource {
         self.no = no;
         self.matcher = lanes.matcher(&config.name);
         self.rules = Rules::compile(&config.common);
+        self.start = config.start();
         self.config = config;
         self.tails.values_mut().for_each(Tail::forget_origins);
     }
@@ -223,7 +263,6 @@ impl FileSource {
                 continue;
             };
             tail.queued = false;
-            let flush = tail.waits_longer_than(self.config.idle_flush, intake.now.at);
             if let Err(error) = self.open_again(key) {
                 self.refuse(key, error);
                 continue;
@@ -236,11 +275,12 @@ impl FileSource {
                 config: &self.config,
                 matcher: self.matcher.as_deref(),
                 rules: self.rules.as_deref(),
+                start: self.start.as_ref(),
             };
             let Some(tail) = self.tails.get_mut(&key) else {
                 continue;
             };
-            match tail.take(&terms, intake, flush) {
+            match tail.take(&terms, intake) {
                 Taken::Some { more } => {
                     if more {
                         self.queue(key);
@@ -328,11 +368,11 @@ impl FileSource {
     }
 
     fn flush_waiting(&mut self, now: Moment) {
-        let idle_flush = self.config.idle_flush;
+        let at_least = self.config.waits_at_least();
         let waiting = self
             .tails
             .values()
-            .filter(|tail| tail.waits_longer_than(idle_flush, now.at));
+            .filter(|tail| tail.waits_longer_than(at_least, now.at));
         let waiting: Vec<FileKey> = waiting.map(|tail| tail.key).collect();
         for key in waiting {
             self.queue(key);

@@ -40,7 +40,7 @@ impl Found {
         }
     }
 
-    fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         u64::try_from(self.stat.st_size).unwrap_or(0)
     }
 }
@@ -60,6 +60,7 @@ impl FileSource {
             });
         }
         self.refused.retain(|path, _| matched.contains_key(path));
+        self.too_old.retain(|path, _| matched.contains_key(path));
         let unknown: Vec<&PathBuf> = matched
             .iter()
             .filter(|(path, entry)| !self.is_where_it_was(path, entry, intake))
@@ -67,6 +68,9 @@ impl FileSource {
             .collect();
         let mut found = Vec::new();
         for path in unknown {
+            if self.is_still_too_old(path, intake) {
+                continue;
+            }
             found.extend(self.meet(path, intake));
         }
         let mut changed = Vec::new();
@@ -293,12 +297,20 @@ impl FileSource {
         tail.found_unix_nano = newest.map_or(tail.found_unix_nano, |newest| {
             tail.found_unix_nano.max(newest + 1)
         });
-        if !self.started_before && self.owes_first_start && self.rounds == 1 {
+        let at_first_start = !self.started_before && self.owes_first_start && self.rounds == 1;
+        if self.is_too_old(&found, at_first_start, intake) {
+            return;
+        }
+        let there_first = match self.too_old.remove(&found.path) {
+            Some(old) => old.at_first_start.then_some(old.size.min(found.size())),
+            None => at_first_start.then_some(found.size()),
+        };
+        if let Some(size) = there_first {
             match self.config.start_at {
-                StartAt::Beginning => tail.backfill_end = found.size(),
+                StartAt::Beginning => tail.backfill_end = size,
                 StartAt::End => {
-                    let begun = last_line(&found.file, found.size())
-                        .and_then(|at| tail.skip_to(&found.file, at));
+                    let begun =
+                        last_line(&found.file, size).and_then(|at| tail.skip_to(&found.file, at));
                     if let Err(error) = begun {
                         self.refuse_path(found.path, &OpenError::Io(error));
                         return;

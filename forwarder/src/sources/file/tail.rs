@@ -1,6 +1,7 @@
 //! One file while it is read: blocks in, records out, never a byte twice.
 
 mod sift;
+mod split;
 mod take;
 
 use std::{
@@ -11,10 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use regex::bytes::Regex;
 use watchline_proto::payload::Origin;
 
 use super::{
     FileConfig,
+    framing::Encoding,
     identity::{GUARD_BYTES, Guard, HEAD_BYTES, Head, Inode, Print, read_whole},
     position::{FileKey, LineState, Position},
 };
@@ -24,6 +27,9 @@ use crate::{
     lanes::Matcher,
     sources::Rules,
 };
+
+/// Says that the original bytes are not UTF-8.
+const ENCODING: &str = "log.file.encoding";
 
 /// Why the bytes before the offset are not those that were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +113,8 @@ pub(super) struct Tail {
     origin: Origin,
     /// Complete, for as long as the configuration stays: as usual, and as backfill.
     origins: Option<[Arc<Origin>; 2]>,
+    /// Once it is known.
+    encoding: Option<Encoding>,
 }
 
 /// What all files of a source are read by.
@@ -115,6 +123,8 @@ pub(super) struct Terms<'a> {
     pub(super) config: &'a FileConfig,
     pub(super) matcher: Option<&'a Matcher>,
     pub(super) rules: Option<&'a Rules>,
+    /// Found in the first line of a record, where records have several.
+    pub(super) start: Option<&'a Regex>,
 }
 
 impl Tail {
@@ -168,6 +178,7 @@ impl Tail {
             seen_in_round: 0,
             origin,
             origins: None,
+            encoding: None,
         }
     }
 
@@ -220,12 +231,24 @@ impl Tail {
     /// The configuration changed.
     pub(super) fn forget_origins(&mut self) {
         self.origins = None;
+        self.encoding = None;
+    }
+
+    fn encoding(&mut self, file: &File, config: &FileConfig) -> io::Result<Encoding> {
+        if self.encoding.is_none() {
+            self.encoding = config.encoding.of(file)?;
+        }
+        Ok(self.encoding.unwrap_or(Encoding::Utf8))
     }
 
     /// As usual, and as backfill.
-    fn origins(&mut self, config: &FileConfig) -> [Arc<Origin>; 2] {
+    fn origins(&mut self, config: &FileConfig, encoding: Encoding) -> [Arc<Origin>; 2] {
         let origins = self.origins.get_or_insert_with(|| {
             let mut usual = self.origin.clone();
+            let encoding = encoding
+                .name()
+                .map(|name| (ENCODING.to_owned(), name.to_owned()));
+            usual.attributes.extend(encoding);
             usual.attributes.extend(config.common.attributes());
             let mut backfill = usual.clone();
             let flag = ("watchline.backfill".to_owned(), "true".to_owned());
@@ -264,8 +287,14 @@ impl Tail {
     }
 
     pub(super) fn waits_longer_than(&self, at_most: Duration, now: Instant) -> bool {
-        self.waiting
-            .is_some_and(|waiting| now.saturating_duration_since(waiting.since) >= at_most)
+        self.waiting.is_some() && self.waited(now) >= at_most
+    }
+
+    /// How long what is not complete has been waiting.
+    fn waited(&self, now: Instant) -> Duration {
+        self.waiting.map_or(Duration::ZERO, |waiting| {
+            now.saturating_duration_since(waiting.since)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A source against a directory, with a state that is committed or lost as a spool's frame would be.
 
 mod cuts;
+mod framing;
 mod identity;
 mod lines;
 mod random;
@@ -74,6 +75,9 @@ impl Host {
             start_at: StartAt::Beginning,
             max_record: 1024,
             idle_flush: Duration::from_secs(5),
+            encoding: Encodings::All(Encoding::Utf8),
+            multiline: None,
+            ignore_older: None,
         };
         let (rules, lanes, source) = (Vec::new(), Lanes::new(Vec::new()), None);
         Host {

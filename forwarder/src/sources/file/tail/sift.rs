@@ -6,7 +6,7 @@ use super::Terms;
 use crate::{
     batch::{Moment, Writer},
     lanes::Lanes,
-    sources::{Buffers, Verdict, mask_attribute},
+    sources::{Buffers, Verdict, file::framing::Encoding, mask_attribute},
 };
 
 /// Where in a block a pattern may be found, ascending; asked about one record after the other.
@@ -51,21 +51,42 @@ impl Flags {
     }
 }
 
-/// See the module. The rules have been held against the whole block before.
+/// How records of a block are read by those who look into them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Texts {
+    pub(super) encoding: Encoding,
+    /// Bytes of the byte order mark that the block begins with.
+    pub(super) mark: usize,
+}
+
+/// See the module. The rules have been held against the whole block before, where it is text as it stands.
 pub(super) struct Sifter<'a, 'b> {
     pub(super) writer: Writer<'b>,
     terms: &'a Terms<'a>,
     lanes: &'a mut Lanes,
     now: Moment,
+    texts: Texts,
     alerts: Suspects<'a>,
     filters: Suspects<'a>,
     masked: &'a mut Vec<u8>,
+    text: &'a mut String,
+    ahead: &'a mut Vec<u8>,
 }
 
-/// Where in `block`, from `from` on, rules may find something.
-pub(super) fn screen(terms: &Terms<'_>, block: &[u8], from: usize, buffers: &mut Buffers) {
+/// Where in `block`, from `from` on, rules may find something. What is in UTF-16 is looked at record by record.
+pub(super) fn screen(
+    terms: &Terms<'_>,
+    texts: Texts,
+    block: &[u8],
+    from: usize,
+    buffers: &mut Buffers,
+) {
     buffers.suspects.clear();
     buffers.filter_suspects.clear();
+    if texts.encoding != Encoding::Utf8 {
+        return;
+    }
+    let from = from.max(texts.mark);
     if let Some(matcher) = terms.matcher {
         matcher.suspects(&block[from..], &mut buffers.suspects);
     }
@@ -78,27 +99,36 @@ pub(super) fn screen(terms: &Terms<'_>, block: &[u8], from: usize, buffers: &mut
 }
 
 impl<'a, 'b> Sifter<'a, 'b> {
-    /// `suspects` and `filter_suspects` are what [`screen`] found.
+    /// `buffers` hold what [`screen`] found.
     pub(super) fn new(
         writer: Writer<'b>,
         terms: &'a Terms<'a>,
         lanes: &'a mut Lanes,
         now: Moment,
-        (suspects, filter_suspects): (&'a [usize], &'a [usize]),
-        masked: &'a mut Vec<u8>,
+        texts: Texts,
+        buffers: &'a mut Buffers,
     ) -> Sifter<'a, 'b> {
         Sifter {
             writer,
             terms,
             lanes,
             now,
-            alerts: Suspects(suspects),
-            filters: Suspects(filter_suspects),
-            masked,
+            texts,
+            alerts: Suspects(&buffers.suspects),
+            filters: Suspects(&buffers.filter_suspects),
+            masked: &mut buffers.masked,
+            text: &mut buffers.text,
+            ahead: &mut buffers.ahead,
         }
     }
 
-    /// Takes the record that begins at `start` of the block, the one behind it at `next`. `false`: there is no room, and nothing happened.
+    /// A buffer to read ahead into.
+    pub(super) fn ahead(&mut self) -> &mut Vec<u8> {
+        self.ahead
+    }
+
+    /// Takes the record that begins at `start` of the block, the one behind it at `next`; what is longer than a record may be is cut off.
+    /// `false`: there is no room, and nothing happened.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -107,39 +137,64 @@ impl<'a, 'b> Sifter<'a, 'b> {
         backfill: bool,
         flags: Flags,
     ) -> bool {
-        let alert = self.alerts.within(start, next) && !backfill;
-        let filter = self.filters.within(start, next);
-        if !alert && !filter && flags.is_plain() {
+        let wide = self.texts.encoding != Encoding::Utf8;
+        let alert = (wide || self.alerts.within(start, next)) && !backfill;
+        let filter = wide || self.filters.within(start, next);
+        let is_short = record.len() <= self.terms.config.max_record;
+        if !alert && !filter && is_short && flags.is_plain() {
             let has_room = self.writer.has_room(Lane::Routine, record.len());
             if has_room {
                 self.writer.push(Lane::Routine, record, &[]);
             }
             return has_room;
         }
-        self.judge(record, alert, filter, flags)
+        let mark = if start == 0 { self.texts.mark } else { 0 };
+        self.judge(record, mark, alert, filter, flags)
     }
 
-    fn judge(&mut self, record: &[u8], alert: bool, filter: bool, flags: Flags) -> bool {
-        let most = self.terms.config.max_record;
+    /// As [`Sifter::take`], for what is not simply a line.
+    fn judge(
+        &mut self,
+        record: &[u8],
+        mark: usize,
+        alert: bool,
+        filter: bool,
+        flags: Flags,
+    ) -> bool {
+        let encoding = self.texts.encoding;
+        let most = encoding.whole(self.terms.config.max_record);
+        let mut cut = flags.cut + record.len().saturating_sub(most) as u64;
+        let record = &record[..record.len().min(most)];
+        let (mark, text) = record.split_at(mark.min(record.len()));
+        let text = if encoding == Encoding::Utf8 {
+            text
+        } else {
+            encoding.decode(text, self.text);
+            self.text.as_bytes()
+        };
         let rules = self.terms.rules.filter(|_| filter);
-        let verdict = rules.map_or(Verdict::Keep, |rules| {
-            rules.judge(record, most, self.masked)
-        });
+        let verdict = rules.map_or(Verdict::Keep, |rules| rules.judge(text, most, self.masked));
         let (sent, masked_by) = match &verdict {
             Verdict::Keep => (record, &[][..]),
             Verdict::Drop(filter) => {
                 self.writer.count_filtered(filter);
                 return true;
             }
-            Verdict::Mask(by) => (&self.masked[..], &by[..]),
+            Verdict::Mask(by) => {
+                let masked = std::mem::take(self.masked);
+                self.masked.extend_from_slice(mark);
+                if encoding == Encoding::Utf8 {
+                    self.masked.extend_from_slice(&masked);
+                } else {
+                    encoding.encode(&String::from_utf8_lossy(&masked), self.masked);
+                }
+                (&self.masked[..], &by[..])
+            }
         };
-        let cut = flags.cut + sent.len().saturating_sub(most) as u64;
+        cut += sent.len().saturating_sub(most) as u64;
         let sent = &sent[..sent.len().min(most)];
-        let rule = self
-            .terms
-            .matcher
-            .filter(|_| alert)
-            .and_then(|matcher| matcher.rule(record, 0));
+        let matcher = self.terms.matcher.filter(|_| alert);
+        let rule = matcher.and_then(|matcher| matcher.rule(text, 0));
         let wanted = if rule.is_some() {
             Lane::Alert
         } else {
@@ -157,10 +212,8 @@ impl<'a, 'b> Sifter<'a, 'b> {
         } else {
             Lane::Routine
         };
-        let (cut, mask) = (
-            (cut > 0).then(|| cut.to_string()),
-            mask_attribute(masked_by),
-        );
+        let cut = (cut > 0).then(|| cut.to_string());
+        let mask = mask_attribute(masked_by);
         let attributes = [
             cut.as_deref().map(|cut| ("watchline.truncated_bytes", cut)),
             flags.partial.then_some(("watchline.partial", "true")),

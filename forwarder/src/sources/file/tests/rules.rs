@@ -3,7 +3,7 @@
 use super::*;
 use crate::sources::{Action, Filter};
 
-fn filter(name: &str, matches: &str, replace: Option<&str>) -> Filter {
+pub(super) fn filter(name: &str, matches: &str, replace: Option<&str>) -> Filter {
     Filter {
         name: name.into(),
         version: "7".into(),
