@@ -37,11 +37,15 @@ pub(crate) enum GapReason {
     StateLost,
     /// A batch could not be sealed: a defect of this program.
     Unsealable,
+    /// What had been received could not be stored, and cannot be received again.
+    NotStored,
+    /// The kernel dropped datagrams that came faster than they were read.
+    UdpOverflow,
 }
 
 impl GapReason {
     /// All of them.
-    pub(crate) const ALL: [GapReason; 12] = [
+    pub(crate) const ALL: [GapReason; 14] = [
         GapReason::Truncated,
         GapReason::Rewritten,
         GapReason::Vanished,
@@ -54,6 +58,8 @@ impl GapReason {
         GapReason::Forked,
         GapReason::StateLost,
         GapReason::Unsealable,
+        GapReason::NotStored,
+        GapReason::UdpOverflow,
     ];
 
     /// The word in `watchline.gap.reason` and in metrics.
@@ -71,6 +77,8 @@ impl GapReason {
             GapReason::Forked => "forked",
             GapReason::StateLost => "state_lost",
             GapReason::Unsealable => "unsealable",
+            GapReason::NotStored => "not_stored",
+            GapReason::UdpOverflow => "udp_overflow",
         }
     }
 }

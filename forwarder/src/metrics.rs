@@ -9,7 +9,7 @@ use watchline_proto::Lane;
 use crate::{
     batch::Counted,
     gaps::{Gap, GapReason},
-    sources::{Filter, SourceStatus},
+    sources::{Filter, SourceStatus, syslog::Closing},
 };
 
 type Labels<const N: usize> = [(&'static str, String); N];
@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     followed: Family<Labels<1>, Gauge>,
     held_bytes: Family<Labels<1>, Gauge>,
     disk_failures: Counter,
+    syslog_closed: Family<[(&'static str, &'static str); 1], Counter>,
     pub(crate) hints_on: Gauge,
     reloaded: Gauge,
 }
@@ -103,9 +104,18 @@ impl Metrics {
             "1 when the configuration in force is the one on disk at the last reload",
             all.reloaded,
         );
+        registry.register(
+            "watchline_syslog_closed",
+            "Connections of syslog sources that were closed or not taken, by reason",
+            all.syslog_closed,
+        );
         metrics.reloaded.set(1);
         for lane in Lane::ALL {
             let _ = metrics.batches.get_or_create(&[("lane", lane.as_str())]);
+        }
+        for closing in Closing::ALL {
+            let labels = [("reason", closing.as_str())];
+            let _ = metrics.syslog_closed.get_or_create(&labels);
         }
         for reason in GapReason::ALL {
             let _ = metrics
@@ -117,6 +127,18 @@ impl Metrics {
 
     pub(crate) fn reloaded(&self, successfully: bool) {
         self.reloaded.set(successfully.into());
+    }
+
+    pub(crate) fn syslog_closed(&self, closing: Closing) {
+        self.syslog_closed
+            .get_or_create(&[("reason", closing.as_str())])
+            .inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn syslog_closed_so_far(&self, closing: Closing) -> u64 {
+        let labels = [("reason", closing.as_str())];
+        self.syslog_closed.get_or_create(&labels).get()
     }
 
     pub(crate) fn disk_failed(&self) {

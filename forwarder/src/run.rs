@@ -94,6 +94,7 @@ pub async fn run(
         outside: Outside {
             own: Arc::new(own_files(&config)),
             waker: Arc::new(move || fed.hint(|hints| hints.fed = true)),
+            metrics: metrics.clone(),
         },
         name: Box::new(move || named.current().id.clone()),
         clock: Box::new(Moment::now),

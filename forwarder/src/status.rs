@@ -240,7 +240,14 @@ impl Standing {
         }
         match posted.looked_at {
             Some(at) if now.at.saturating_duration_since(at) <= LOOKS_WITHIN => {
-                checks.ok("sources")
+                let troubled = |source: &SourceStatus| {
+                    let trouble = source.trouble.as_ref()?;
+                    Some(format!("{}: {trouble}", source.name))
+                };
+                match posted.sources.iter().find_map(troubled) {
+                    None => checks.ok("sources"),
+                    Some(trouble) => checks.failing("sources", trouble),
+                }
             }
             Some(at) => {
                 let seconds = now.at.saturating_duration_since(at).as_secs();

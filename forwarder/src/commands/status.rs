@@ -214,7 +214,9 @@ fn table(status: &Value) -> String {
         let followed = source["followed"].as_u64().unwrap_or(0);
         let more = followed.saturating_sub(listed.len() as u64);
         if listed.is_empty() || more > 0 {
-            let what = if more > 0 {
+            let what = if source["kind"] != "file" {
+                text(&source["trouble"])
+            } else if more > 0 {
                 format!("and {more} more")
             } else {
                 "no file matches yet".to_owned()
@@ -249,7 +251,7 @@ mod tests {
             "lanes": {"alert": lane(0, 0), "routine": lane(2048, now - 300_000_000_000_i64)},
             "sources": [
                 {"name": "auth", "followed": 1, "files": [{"path": "/var/log/auth.log", "offset": 4096, "lag_bytes": 10}]},
-                {"name": "web", "followed": 0, "files": []},
+                {"name": "web", "kind": "file", "followed": 0, "files": []},
             ],
         });
         let shown = table(&status);

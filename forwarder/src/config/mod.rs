@@ -5,6 +5,7 @@
 mod alerts;
 mod common;
 mod sources;
+mod syslog;
 #[cfg(test)]
 mod tests;
 
@@ -123,6 +124,8 @@ mod default {
     pub(super) const MAX_RATE: i64 = 100;
     pub(super) const REPLACE: &str = "***";
     pub(super) const RULE_VERSION: &str = "1";
+    pub(super) const SYSLOG_CONNECTIONS: i64 = 64;
+    pub(super) const SYSLOG_BUFFER: u64 = 4 << 20;
 }
 
 impl Config {

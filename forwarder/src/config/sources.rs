@@ -5,19 +5,21 @@ use std::{collections::BTreeSet, time::Duration};
 use watchline_node::config::{Section, Text};
 use watchline_proto::MAX_RECORD_BYTES;
 
-use super::{common, default};
+use super::{common, default, syslog};
 use crate::{
     gaps::OWN,
     patterns::check_pattern,
     sources::{
         Common, SourceConfig,
         file::{Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, StartAt},
+        syslog::SyslogConfig,
     },
 };
 
 #[derive(Clone, Copy)]
 enum Kind {
     File,
+    Syslog,
 }
 
 /// All sources that are right; the others have been reported.
@@ -39,7 +41,7 @@ fn read_one(
         .required_text("name")
         .and_then(|text| check_name(section, &text, names));
     let kind = if section.has("kind") {
-        section.choice("kind", &[("file", Kind::File)])
+        section.choice("kind", &[("file", Kind::File), ("syslog", Kind::Syslog)])
     } else {
         section.problem(
             "kind",
@@ -48,14 +50,28 @@ fn read_one(
         None
     };
     let common = common::read(section);
-    // The keys are those of the one kind there is, also where the kind is wrong: fewer things to complain about.
-    let file = read_file(section, max_record_bytes);
-    match kind? {
-        Kind::File => Some(SourceConfig::File(FileConfig {
-            name: name?,
-            common,
-            ..file?
-        })),
+    match kind {
+        Some(Kind::File) => {
+            let file = read_file(section, max_record_bytes);
+            Some(SourceConfig::File(FileConfig {
+                name: name?,
+                common,
+                ..file?
+            }))
+        }
+        Some(Kind::Syslog) => {
+            let syslog = syslog::read(section, max_record_bytes);
+            Some(SourceConfig::Syslog(SyslogConfig {
+                name: name?,
+                common,
+                ..syslog?
+            }))
+        }
+        None => {
+            // Whose keys these are is not known: those of a file, fewer things to complain about.
+            read_file(section, max_record_bytes);
+            None
+        }
     }
 }
 
@@ -96,14 +112,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         "start_at",
         &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
     );
-    let max_record = section
-        .size("max_record", 1024..=MAX_RECORD_BYTES as u64)
-        .map_or(default::MAX_RECORD, |size| size.0);
-    if max_record > max_record_bytes {
-        let message =
-            "`max_record` must be at most a sixty-fourth of [spool] `max_size`".to_owned();
-        section.problem("max_record", message);
-    }
+    let max_record = read_max_record(section, max_record_bytes);
     let idle_flush = section.duration(
         "idle_flush",
         Duration::from_millis(100)..=Duration::from_secs(3600),
@@ -122,7 +131,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         paths,
         exclude: Excludes::parse(&excludes).unwrap_or_else(|_| Excludes::none()),
         start_at: start_at.unwrap_or(StartAt::Beginning),
-        max_record: max_record as usize,
+        max_record,
         idle_flush: idle_flush.unwrap_or(default::IDLE_FLUSH),
         encoding: encoding.unwrap_or(Encodings::All(Encoding::Utf8)),
         multiline,
@@ -157,6 +166,19 @@ fn read_multiline(table: &mut Section<'_>) -> Option<Multiline> {
         start: start.value,
         timeout: timeout.unwrap_or(default::MULTILINE_TIMEOUT),
     })
+}
+
+/// `max_record`, the same for all kinds.
+pub(super) fn read_max_record(section: &mut Section<'_>, max_record_bytes: u64) -> usize {
+    let max_record = section
+        .size("max_record", 1024..=MAX_RECORD_BYTES as u64)
+        .map_or(default::MAX_RECORD, |size| size.0);
+    if max_record > max_record_bytes {
+        let message =
+            "`max_record` must be at most a sixty-fourth of [spool] `max_size`".to_owned();
+        section.problem("max_record", message);
+    }
+    max_record as usize
 }
 
 fn read_pattern(section: &Section<'_>, text: &Text) -> Option<PathPattern> {

@@ -191,6 +191,7 @@ impl Pipeline {
     pub(super) fn sync(&mut self) -> Result<(), DiskFailed> {
         self.spool.sync()?;
         self.unsynced_since = None;
+        self.sources.synced(&self.spool);
         Ok(())
     }
 }

@@ -225,6 +225,7 @@ impl Host {
                 outside: Outside {
                     own: Arc::default(),
                     waker: Arc::new(|| ()),
+                    metrics: Metrics::default(),
                 },
                 name: Box::new(move || name.lock().unwrap().clone()),
                 clock: Box::new(move || *clock.lock().unwrap()),

@@ -1,7 +1,6 @@
 //! A bounded queue from a source's own thread to the reader's thread.
 //!
-//! Memory: `max_bytes` and one item more. Who fills it waits ([`Feed::push`]), and passes the waiting on to whoever sends to it; or counts
-//! what finds no room ([`Feed::offer`]).
+//! Memory: `max_bytes` and one item more. Who fills it waits ([`Feed::push`]), and passes the waiting on to whoever sends to it.
 
 use std::{
     collections::VecDeque,
@@ -55,16 +54,6 @@ impl<T> Feed<T> {
         }
         if state.closed {
             return Err(Closed);
-        }
-        self.add(state, item, bytes);
-        Ok(())
-    }
-
-    /// Adds an item if there is room; else gives it back.
-    pub(crate) fn offer(&self, item: T, bytes: usize) -> Result<(), T> {
-        let state = self.state();
-        if state.closed || state.bytes > 0 && state.bytes + bytes > self.max_bytes {
-            return Err(item);
         }
         self.add(state, item, bytes);
         Ok(())
@@ -129,7 +118,6 @@ mod tests {
             }),
         );
         feed.push(1, 6).unwrap();
-        assert_eq!(feed.offer(2, 6), Err(2));
         std::thread::scope(|scope| {
             let pushed = scope.spawn(|| feed.push(2, 6));
             assert_eq!(feed.pop(), Some(1));

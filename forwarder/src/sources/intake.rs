@@ -71,6 +71,8 @@ impl Place {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Record<'a> {
     pub(crate) body: &'a [u8],
+    /// Bytes behind the body that the source has left out already.
+    pub(crate) cut_bytes: u64,
     /// When it says that it happened; `None`: it does not say.
     pub(crate) time_unix_nano: Option<i64>,
     /// OpenTelemetry's number, 1 to 24; 0 unknown.
@@ -106,7 +108,8 @@ impl Intake<'_> {
             }
             Verdict::Mask(by) => (&self.buffers.masked[..], &by[..]),
         };
-        let whole = sent.len() + record.body.len() - body.len();
+        let left_out = record.body.len() - body.len() + sent.len().saturating_sub(place.max_record);
+        let cut = left_out as u64 + record.cut_bytes;
         let sent = &sent[..sent.len().min(place.max_record)];
         // Asked before the rate is charged: a record that is offered again is one record.
         if !writer.has_room(lane, sent.len()) || !writer.has_room(Lane::Routine, sent.len()) {
@@ -118,11 +121,11 @@ impl Intake<'_> {
         } else {
             Lane::Routine
         };
-        let cut = (whole - sent.len()).to_string();
+        let cut_text = cut.to_string();
         let mask = mask_attribute(masked_by);
         let mut attributes = record.attributes.to_vec();
-        if whole > sent.len() {
-            attributes.push(("watchline.truncated_bytes", &cut));
+        if cut > 0 {
+            attributes.push(("watchline.truncated_bytes", &cut_text));
         }
         if record.backfill {
             attributes.push(("watchline.backfill", "true"));

@@ -8,6 +8,7 @@ pub(crate) mod file;
 mod intake;
 mod own;
 mod rules;
+pub(crate) mod syslog;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -17,24 +18,27 @@ use watchline_spool::Spool;
 use self::{
     feed::Waker,
     file::{FileConfig, FileSource},
+    syslog::{SyslogConfig, SyslogSource},
 };
 pub(crate) use self::{
     intake::{Buffers, Intake, Place, Record},
     own::OwnFiles,
     rules::{Action, Common, Filter, LABEL_PREFIX, Rules, Verdict, mask_attribute},
 };
-use crate::{batch::SourceNo, hints::Hints, lanes::Lanes};
+use crate::{batch::SourceNo, hints::Hints, lanes::Lanes, metrics::Metrics};
 
 /// A `[[source]]`, valid.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum SourceConfig {
     File(FileConfig),
+    Syslog(SyslogConfig),
 }
 
 impl SourceConfig {
     pub(crate) fn name(&self) -> &str {
         match self {
             SourceConfig::File(file) => &file.name,
+            SourceConfig::Syslog(syslog) => &syslog.name,
         }
     }
 
@@ -51,6 +55,10 @@ impl SourceConfig {
                 let own = Arc::clone(&outside.own);
                 Box::new(FileSource::open(no, config.clone(), own, lanes, spool))
             }
+            SourceConfig::Syslog(config) => {
+                let (config, outside) = (config.clone(), outside.clone());
+                Box::new(SyslogSource::open(no, config, outside, lanes, spool))
+            }
         }
     }
 }
@@ -61,6 +69,7 @@ pub(crate) struct Outside {
     pub(crate) own: Arc<OwnFiles>,
     /// Wakes the reader's thread, for sources that have threads of their own.
     pub(crate) waker: Waker,
+    pub(crate) metrics: Metrics,
 }
 
 /// One configured source. Belongs to the reader's thread: no method waits for anything but a disk.
@@ -90,6 +99,9 @@ pub(crate) trait Source: Send {
 
     /// Goes back to what `spool` holds: what was read since may not be stored.
     fn rewind(&mut self, spool: &Spool);
+
+    /// What `spool` holds now is synced: it will not be asked for again.
+    fn synced(&mut self, _spool: &Spool) {}
 
     /// Takes in nothing more from outside. What was taken in and would be lost with the process is still read.
     fn stop(&mut self);
@@ -208,6 +220,13 @@ impl Sources {
     pub(crate) fn rewind(&mut self, spool: &Spool) {
         for source in &mut self.list {
             source.rewind(spool);
+        }
+    }
+
+    /// See [`Source::synced`].
+    pub(crate) fn synced(&mut self, spool: &Spool) {
+        for source in &mut self.list {
+            source.synced(spool);
         }
     }
 

@@ -427,7 +427,9 @@ impl Source for FileSource {
     }
 
     fn reconfigure(&mut self, no: SourceNo, config: &SourceConfig, lanes: &Lanes) -> bool {
-        let SourceConfig::File(config) = config;
+        let SourceConfig::File(config) = config else {
+            return false;
+        };
         self.reconfigure(no, config.clone(), lanes);
         true
     }
