@@ -41,11 +41,15 @@ pub(crate) enum GapReason {
     NotStored,
     /// The kernel dropped datagrams that came faster than they were read.
     UdpOverflow,
+    /// The journal entry that was taken last is no longer there: the journal is read from its oldest entry.
+    CursorLost,
+    /// Entries, fields or files of a journal that `journalctl` found damaged and skipped.
+    DamagedJournal,
 }
 
 impl GapReason {
     /// All of them.
-    pub(crate) const ALL: [GapReason; 14] = [
+    pub(crate) const ALL: [GapReason; 16] = [
         GapReason::Truncated,
         GapReason::Rewritten,
         GapReason::Vanished,
@@ -60,6 +64,8 @@ impl GapReason {
         GapReason::Unsealable,
         GapReason::NotStored,
         GapReason::UdpOverflow,
+        GapReason::CursorLost,
+        GapReason::DamagedJournal,
     ];
 
     /// The word in `watchline.gap.reason` and in metrics.
@@ -79,6 +85,8 @@ impl GapReason {
             GapReason::Unsealable => "unsealable",
             GapReason::NotStored => "not_stored",
             GapReason::UdpOverflow => "udp_overflow",
+            GapReason::CursorLost => "cursor_lost",
+            GapReason::DamagedJournal => "damaged_journal",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod alerts;
 mod common;
+mod journald;
 mod sources;
 mod syslog;
 #[cfg(test)]

@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, time::Duration};
 use watchline_node::config::{Section, Text};
 use watchline_proto::MAX_RECORD_BYTES;
 
-use super::{common, default, syslog};
+use super::{common, default, journald, syslog};
 use crate::{
     gaps::OWN,
     patterns::check_pattern,
     sources::{
         Common, SourceConfig,
         file::{Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, StartAt},
+        journald::JournaldConfig,
         syslog::SyslogConfig,
     },
 };
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Clone, Copy)]
 enum Kind {
     File,
+    Journald,
     Syslog,
 }
 
@@ -41,7 +43,14 @@ fn read_one(
         .required_text("name")
         .and_then(|text| check_name(section, &text, names));
     let kind = if section.has("kind") {
-        section.choice("kind", &[("file", Kind::File), ("syslog", Kind::Syslog)])
+        section.choice(
+            "kind",
+            &[
+                ("file", Kind::File),
+                ("journald", Kind::Journald),
+                ("syslog", Kind::Syslog),
+            ],
+        )
     } else {
         section.problem(
             "kind",
@@ -57,6 +66,14 @@ fn read_one(
                 name: name?,
                 common,
                 ..file?
+            }))
+        }
+        Some(Kind::Journald) => {
+            let journald = journald::read(section, max_record_bytes);
+            Some(SourceConfig::Journald(JournaldConfig {
+                name: name?,
+                common,
+                ..journald?
             }))
         }
         Some(Kind::Syslog) => {

@@ -182,3 +182,41 @@ fn encoding_and_records_of_several_lines_are_read_and_mistakes_in_them_reported(
     let problems = read(&format!("{LEAST}multiline = {{}}\n")).unwrap_err();
     assert!(problems[0].contains("missing key `start`"), "{problems:?}");
 }
+
+#[test]
+fn a_journal_has_keys_of_its_own() {
+    let journal = format!("{LEAST}[[source]]\nname = \"j\"\nkind = \"journald\"\n");
+    let SourceConfig::Journald(least) = read(&journal).unwrap().reloadable.sources[1].clone()
+    else {
+        panic!("the second source is a journal")
+    };
+    assert_eq!(
+        (least.directory, least.units, least.min_priority),
+        (None, None, None)
+    );
+    assert_eq!(
+        (least.max_record, least.journalctl),
+        (256 << 10, "journalctl".into())
+    );
+    let all = journal.clone()
+        + "directory = \"journal\"\nunits = [\"ssh\", \"*.mount\"]\nmin_priority = \"err\"\nstart_at = \"end\"\n\
+           max_record = \"4KiB\"\njournalctl = \"bin/journalctl\"\nlabels = { a = \"b\" }\n";
+    let SourceConfig::Journald(all) = read(&all).unwrap().reloadable.sources[1].clone() else {
+        panic!("the second source is a journal")
+    };
+    assert_eq!(all.directory.unwrap(), Path::new("/etc/watchline/journal"));
+    assert_eq!(all.journalctl, Path::new("/etc/watchline/bin/journalctl"));
+    assert_eq!((all.min_priority, all.max_record), (Some(3), 4096));
+    assert!(all.units.is_some() && !all.common.labels.is_empty());
+    let wrong =
+        journal + "units = [\"a[\"]\nmin_priority = \"error\"\npaths = []\njournalctl = \"\"\n";
+    let found = read(&wrong).unwrap_err();
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(found[0].contains("`units`: \"a[\""), "{found:#?}");
+    assert!(found[1].contains("`min_priority` must be"), "{found:#?}");
+    assert!(found[2].contains("unknown key `paths`"), "{found:#?}");
+    assert!(
+        found[3].contains("`journalctl` must not be empty"),
+        "{found:#?}"
+    );
+}

@@ -124,6 +124,10 @@ impl Intake<'_> {
         let cut_text = cut.to_string();
         let mask = mask_attribute(masked_by);
         let mut attributes = record.attributes.to_vec();
+        if !masked_by.is_empty() {
+            // What was masked in the body may stand in what was read from it; only what the source knows by itself stays.
+            attributes.retain(|(name, _)| name.starts_with("network."));
+        }
         if cut > 0 {
             attributes.push(("watchline.truncated_bytes", &cut_text));
         }
@@ -185,6 +189,7 @@ mod tests {
         for body in ["noise 1", "plain", "pin 1"] {
             let record = Record {
                 body: body.as_bytes(),
+                attributes: &[("k.copy", body)],
                 ..Record::default()
             };
             assert!(intake.take(&place, &record));
@@ -200,7 +205,7 @@ mod tests {
             .unwrap();
         let events: Vec<_> = opened.events().collect();
         assert_eq!(events[0].body, b"plain");
-        assert_eq!(events[0].attributes, []);
+        assert_eq!(events[0].attributes, [("k.copy", "plain")]);
         assert_eq!(events[1].body, b"pin ************");
         let expected = [
             ("watchline.truncated_bytes", "8"),

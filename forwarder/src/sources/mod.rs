@@ -6,6 +6,7 @@
 pub(crate) mod feed;
 pub(crate) mod file;
 mod intake;
+pub(crate) mod journald;
 mod own;
 mod rules;
 pub(crate) mod syslog;
@@ -18,6 +19,7 @@ use watchline_spool::Spool;
 use self::{
     feed::Waker,
     file::{FileConfig, FileSource},
+    journald::{JournaldConfig, JournaldSource},
     syslog::{SyslogConfig, SyslogSource},
 };
 pub(crate) use self::{
@@ -31,6 +33,7 @@ use crate::{batch::SourceNo, hints::Hints, lanes::Lanes, metrics::Metrics};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum SourceConfig {
     File(FileConfig),
+    Journald(JournaldConfig),
     Syslog(SyslogConfig),
 }
 
@@ -38,6 +41,7 @@ impl SourceConfig {
     pub(crate) fn name(&self) -> &str {
         match self {
             SourceConfig::File(file) => &file.name,
+            SourceConfig::Journald(journald) => &journald.name,
             SourceConfig::Syslog(syslog) => &syslog.name,
         }
     }
@@ -54,6 +58,16 @@ impl SourceConfig {
             SourceConfig::File(config) => {
                 let own = Arc::clone(&outside.own);
                 Box::new(FileSource::open(no, config.clone(), own, lanes, spool))
+            }
+            SourceConfig::Journald(config) => {
+                let waker = Arc::clone(&outside.waker);
+                Box::new(JournaldSource::open(
+                    no,
+                    config.clone(),
+                    waker,
+                    lanes,
+                    spool,
+                ))
             }
             SourceConfig::Syslog(config) => {
                 let (config, outside) = (config.clone(), outside.clone());
