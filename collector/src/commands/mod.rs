@@ -97,9 +97,7 @@ Certificates, keys and revocation lists are followed without any signal.")]
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Run(argument) => with_config(&argument.config, |config| {
-            Ok(run::run(config, &argument.config, &cli.log))
-        }),
+        Command::Run(argument) => Ok(run::run(&argument.config, &cli.log)),
         Command::Check(argument) => with_config(&argument.config, |config| {
             run::check(&config, &argument.config)
         }),

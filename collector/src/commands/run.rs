@@ -11,9 +11,18 @@ use watchline_proto::Role;
 use crate::config::CollectorConfig;
 
 /// Runs until told to stop.
-pub(super) fn run(config: CollectorConfig, file: &Path, log: &LogArgument) -> ExitCode {
+pub(super) fn run(file: &Path, log: &LogArgument) -> ExitCode {
     lifecycle::run(log, async |reloads, stop| {
-        crate::run(config, file.to_owned(), reloads, stop).await
+        match CollectorConfig::read(file) {
+            Ok(config) => {
+                crate::run(config, file.to_owned(), reloads, stop).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(problems) => {
+                eprintln!("{problems}");
+                Ok(exit::USAGE.into())
+            }
+        }
     })
 }
 

@@ -90,12 +90,7 @@ Example:
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Run(argument) => {
-            return with_config(&argument.config, |config| {
-                Ok(run::run(config, &argument.config, &cli.log))
-            })
-            .unwrap_or_else(failed);
-        }
+        Command::Run(argument) => Ok(run::run(&argument.config, &cli.log)),
         Command::Check(argument) => with_config(&argument.config, |config| {
             Ok(run::check(&config, &argument.config))
         }),

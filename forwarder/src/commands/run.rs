@@ -11,9 +11,16 @@ use watchline_proto::Role;
 use crate::config::Config;
 
 /// Runs until told to stop.
-pub(super) fn run(config: Config, file: &Path, log: &LogArgument) -> ExitCode {
-    lifecycle::run(log, async |reloads, stop| {
-        crate::run(config, file.to_owned(), reloads, stop).await
+pub(super) fn run(file: &Path, log: &LogArgument) -> ExitCode {
+    lifecycle::run(log, async |reloads, stop| match Config::read(file) {
+        Ok(config) => {
+            crate::run(config, file.to_owned(), reloads, stop).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            Ok(exit::USAGE.into())
+        }
     })
 }
 

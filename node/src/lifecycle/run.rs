@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::{LogArgument, exit, init_logging, signals};
 
 /// Runs `program` on a runtime of this thread until it ends, or is told to by a signal. It gets the requests to reload (SIGHUP) and the token
-/// that SIGTERM and SIGINT cancel. Logs from here on, so that a failure is a line of the log like any other.
+/// that SIGTERM and SIGINT cancel. Signals are listened to before it begins, and it logs from here on: a failure is a line of the log
+/// like any other.
 pub fn run(
     log: &LogArgument,
-    program: impl AsyncFnOnce(mpsc::Receiver<()>, CancellationToken) -> anyhow::Result<()>,
+    program: impl AsyncFnOnce(mpsc::Receiver<()>, CancellationToken) -> anyhow::Result<ExitCode>,
 ) -> ExitCode {
     init_logging(log.log_format);
     let ended = tokio::runtime::Builder::new_current_thread()
@@ -27,7 +28,7 @@ pub fn run(
             })
         });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             tracing::error!("{error:#}");
             exit::FAILURE.into()
