@@ -20,6 +20,8 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use watchline_node::uplink::Chains;
 use watchline_proto::{Hash, MAX_CHAIN_CERTIFICATES};
 
+/// Its name within a buffer's directory.
+pub const DIRECTORY: &str = "certificates";
 /// One certificate, DER.
 pub const MAX_CERTIFICATE_BYTES: usize = 16 << 10;
 /// Chains kept in memory; about 1.5 KiB each.

@@ -1,5 +1,11 @@
 //! A centre and a collector as `run` starts them, on loopback with real TLS, and a forwarder's uplink in front.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program: an error ends the test"
+)]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

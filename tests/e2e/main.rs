@@ -12,3 +12,4 @@ mod kills;
 mod outputs;
 mod pki;
 mod rotation;
+mod verify;

@@ -329,11 +329,18 @@ impl Node {
         Ok(status)
     }
 
-    /// [`Node::terminate`], which must end with exit code 0.
+    /// [`Node::terminate`], which must end with exit code 0. Waits for its first word first: a process that has only just been started ends by the
+    /// signal itself.
     ///
     /// # Errors
     /// Another exit code, or none.
     pub fn stop(&mut self) -> Result<()> {
+        let what = format!("a word of {}", self.name);
+        let process = self.process()?;
+        wait_for(&what, DEADLINE, || {
+            let listens = !process.log().is_empty() || !process.is_running()?;
+            Ok(listens.then_some(()))
+        })?;
         let status = self.terminate()?;
         ensure!(status.success(), "{} ended with {status}", self.name);
         Ok(())

@@ -11,7 +11,10 @@ use std::{
 };
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use watchline_node::lifecycle::{ConfigArgument, LogArgument, exit};
+use watchline_node::{
+    health,
+    lifecycle::{ConfigArgument, LogArgument, exit},
+};
 
 use crate::{config::CollectorConfig, pki, run::VERSION, verify};
 
@@ -94,15 +97,13 @@ Certificates, keys and revocation lists are followed without any signal.")]
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Run(argument) => with_config(&argument.config, |config| {
-            Ok(run::run(config, &argument.config, &cli.log))
-        }),
+        Command::Run(argument) => Ok(run::run(&argument.config, &cli.log)),
         Command::Check(argument) => with_config(&argument.config, |config| {
             run::check(&config, &argument.config)
         }),
-        Command::Status { config, json } => {
-            with_config(&config.config, |config| status::status(&config, json))
-        }
+        Command::Status { config, json } => with_config(&config.config, |config| {
+            health::status(config.health.listen, json, status::table)
+        }),
         Command::Pki(command) => pki::execute(command),
         Command::Verify {
             directory,
@@ -124,7 +125,7 @@ pub fn execute(cli: Cli) -> ExitCode {
         }
     };
     done.unwrap_or_else(|error| {
-        eprintln!("watchline-collector: {error:#}");
+        eprintln!("error: {error:#}");
         exit::FAILURE.into()
     })
 }

@@ -1,109 +1,9 @@
-//! `status`: asks the running collector, and shows what it says to people.
-
-use std::{net::SocketAddr, process::ExitCode};
+//! What `status` shows of a collector to people.
 
 use serde_json::Value;
-use watchline_node::{health, lifecycle::exit};
+use watchline_node::health::table::{aligned, bytes, heading, rows, text};
 
-use crate::config::CollectorConfig;
-
-/// HTTP's "OK".
-const OK: u16 = 200;
-
-pub(super) fn status(config: &CollectorConfig, json: bool) -> anyhow::Result<ExitCode> {
-    let address = reachable(config.health.listen);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let answer = runtime.block_on(async {
-        let ready = health::ask(address, "/readyz").await?.0 == OK;
-        let (code, body) = health::ask(address, "/status").await?;
-        anyhow::ensure!(code == OK, "/status answered {code}");
-        anyhow::Ok((ready, serde_json::from_str::<Value>(&body)?))
-    });
-    let (ready, status) = match answer {
-        Ok(answer) => answer,
-        Err(error) => {
-            eprintln!("watchline-collector: nobody answers on {address}: {error:#}");
-            return Ok(exit::UNREACHABLE.into());
-        }
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-    } else {
-        print!("{}", table(&status));
-    }
-    Ok(match ready {
-        true => ExitCode::SUCCESS,
-        false => exit::NOT_READY.into(),
-    })
-}
-
-/// Where one that listens everywhere is asked.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen {
-        SocketAddr::V4(address) if address.ip().is_unspecified() => {
-            ([127, 0, 0, 1], address.port()).into()
-        }
-        SocketAddr::V6(address) if address.ip().is_unspecified() => {
-            (std::net::Ipv6Addr::LOCALHOST, address.port()).into()
-        }
-        address => address,
-    }
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn bytes(value: &Value) -> String {
-    let mut amount = value.as_f64().unwrap_or(0.0);
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if amount < 1024.0 {
-            return match unit {
-                "B" => format!("{amount} B"),
-                _ => format!("{amount:.1} {unit}"),
-            };
-        }
-        amount /= 1024.0;
-    }
-    format!("{amount:.1} TiB")
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// Columns as wide as their widest cell, two spaces apart.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut out = String::new();
-    for row in rows {
-        let line: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        out.push_str(line.join("  ").trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn table(status: &Value) -> String {
+pub(super) fn table(status: &Value) -> String {
     let state = match status["ready"].as_bool() {
         Some(true) => "ready",
         _ => "NOT READY",
@@ -132,12 +32,6 @@ fn table(status: &Value) -> String {
         }
     ));
 
-    let heading = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>()
-    };
     let mut outputs = vec![heading(&[
         "OUTPUT", "KIND", "STATE", "LAG", "BATCHES", "OLDEST",
     ])];
@@ -259,13 +153,5 @@ mod tests {
         ] {
             assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
         }
-    }
-
-    #[test]
-    fn one_that_listens_everywhere_is_asked_on_loopback() {
-        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(at("0.0.0.0:7481"), "127.0.0.1:7481");
-        assert_eq!(at("[::]:7481"), "[::1]:7481");
-        assert_eq!(at("10.0.0.1:7481"), "10.0.0.1:7481");
     }
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Nothing is acknowledged before the buffer has synced it. A batch's own defect is answered with `Reject` and the line goes
-//! on; what configuration can cure ends the stream with a status whose message starts with a word of [`Refusal`](watchline_proto::refusal::Refusal), and
+//! on; what configuration can cure ends the stream with a status whose message starts with a word of [`Refusal`], and
 //! the sender keeps everything.
 //!
 //! Memory: per connection what HTTP/2 holds (at most [`STREAM_WINDOW_BYTES`] unread a stream) and one message; per lane what

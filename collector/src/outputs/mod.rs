@@ -2,7 +2,7 @@
 //! holds up no other.
 //!
 //! `file` writes the records or NDJSON lines of opened batches, `archive` the sealed batches with their certificates as they came;
-//! both are exact ([`follow`]): whatever is killed whenever, each batch is in the files once. `upstream` passes sealed bytes on.
+//! both are exact (`follow`): whatever is killed whenever, each batch is in the files once. `upstream` passes sealed bytes on.
 
 pub mod archive;
 pub mod config;

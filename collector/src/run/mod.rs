@@ -127,7 +127,7 @@ impl Collector {
         let (buffer, buffer_worker) =
             open_buffer(&config, &id, &mut registry, gaps, notices, &checks).await?;
         let buffer_worker = one(async move { Ok(buffer_worker.join().await?) });
-        let chains = ChainStore::open(config.buffer.directory.join("certificates"))?;
+        let chains = ChainStore::open(config.buffer.directory.join(crate::chains::DIRECTORY))?;
         let sealer = OwnSealer::new(
             events.clone(),
             buffer.clone(),

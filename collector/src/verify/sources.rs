@@ -137,7 +137,7 @@ pub(crate) fn buffer(
     disk: Arc<dyn spool::Disk>,
     checker: &mut Checker,
 ) -> anyhow::Result<()> {
-    let chains = directory.join("chains");
+    let chains = directory.join(crate::chains::DIRECTORY);
     if chains.is_dir() {
         let store =
             ChainStore::open(chains.clone()).with_context(|| chains.display().to_string())?;

@@ -2,8 +2,8 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
+    sync::{Arc, LazyLock},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -19,9 +19,15 @@ use crate::{
         archive,
         config::Rotation,
         follow::{Follower, Now, Place, RealDisk, Turn, testing::World},
-        testing::{KnownChains, NOW, Sealer},
+        testing::{KnownChains, Sealer},
     },
 };
+
+/// When the first batch was received, Unix nanoseconds: within the life of certificates made by these tests.
+static RECEIVED: LazyLock<i64> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_nanos()).unwrap() + 3_600_000_000_000
+});
 
 /// Two hosts, two epochs of one of them, alerts among the routine batches, in a few files.
 struct Evidence {
@@ -40,7 +46,7 @@ fn items(authority: &Authority) -> (Vec<(Lane, Bytes)>, Vec<Sealer>) {
         if number == 20 {
             host.restart(3);
         }
-        host.received = NOW + number as i64;
+        host.received = *RECEIVED + number as i64;
         let lane = if number % 7 == 3 {
             Lane::Alert
         } else {
@@ -59,6 +65,15 @@ fn write_anchors(authority: &Authority, directory: &Path) -> PathBuf {
 
 /// An archive of these items. The first file is begun before any of them was received, but for the last call's.
 fn archive_of(authority: &Authority, items: &[(Lane, Bytes)], hosts: &[Sealer]) -> Evidence {
+    archive_in_files_of(Some(6_000), authority, items, hosts)
+}
+
+fn archive_in_files_of(
+    size_bytes: Option<u64>,
+    authority: &Authority,
+    items: &[(Lane, Bytes)],
+    hosts: &[Sealer],
+) -> Evidence {
     let directory = tempfile::tempdir().unwrap();
     let anchors = write_anchors(authority, directory.path());
     let world = World::new(1);
@@ -66,7 +81,7 @@ fn archive_of(authority: &Authority, items: &[(Lane, Bytes)], hosts: &[Sealer]) 
     hosts.iter().for_each(|host| chains.add(&host.issued));
     let place = Place::of_archive(&directory.path().join("archive"));
     let rotation = Rotation {
-        size_bytes: Some(6_000),
+        size_bytes,
         every: None,
     };
     let form = archive::Evidence::new(chains);
@@ -75,7 +90,7 @@ fn archive_of(authority: &Authority, items: &[(Lane, Bytes)], hosts: &[Sealer]) 
     for (lane, item) in items {
         world.push(lane.index(), item.clone());
         let now = Now {
-            unix_nano: NOW - 1,
+            unix_nano: *RECEIVED - 1,
             instant: Instant::now(),
         };
         while output.turn(now).unwrap() == Turn::More {}
@@ -228,14 +243,7 @@ fn exchanged_records_are_unsound() {
 #[test]
 fn a_cut_closed_file_is_unsound_and_a_cut_growing_file_is_not_finished() {
     let evidence = sound();
-    let files = evidence.files();
-    let (closed, current) = (
-        &files[0],
-        files
-            .iter()
-            .find(|file| file.ends_with("current.wla"))
-            .unwrap(),
-    );
+    let closed = &evidence.files()[0];
     let whole = fs::read(closed).unwrap();
     for cut in [
         records(&whole).last().unwrap().start,
@@ -248,20 +256,26 @@ fn a_cut_closed_file_is_unsound_and_a_cut_growing_file_is_not_finished() {
         assert_eq!(evidence.verify().0, Verdict::Unsound, "cut at {cut}");
         evidence.alter(closed, |content| content.clone_from(&whole));
     }
-    evidence.alter(current, |content| content.extend_from_slice(&[7, 0, 0]));
+    let authority = Authority::new("watch.example");
+    let (items, hosts) = items(&authority);
+    let evidence = archive_in_files_of(None, &authority, &items, &hosts);
+    let current = evidence.archive().join("current.wla");
+    evidence.alter(&current, |content| content.extend_from_slice(&[7, 0, 0]));
     let (verdict, report) = evidence.verify();
     assert_eq!(verdict, Verdict::Sound, "{report:#}");
     assert_eq!(report["notes"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_removed_file_is_missing() {
+fn a_removed_file_is_missing_but_where_no_later_one_has_anything() {
     let evidence = sound();
-    for file in evidence
-        .files()
+    let files = evidence.files();
+    let closed = files
         .iter()
         .filter(|file| !file.ends_with("current.wla"))
-    {
+        .collect::<Vec<_>>();
+    let (_last, earlier) = closed.split_last().unwrap();
+    for file in earlier {
         let aside = evidence.directory.path().join("aside");
         fs::rename(file, &aside).unwrap();
         let (verdict, report) = evidence.verify();
@@ -278,7 +292,7 @@ fn a_removed_file_is_missing() {
 #[test]
 fn an_unknown_anchor_a_foreign_signer_and_an_unsigned_batch_are_unsound() {
     let authority = Authority::new("watch.example");
-    let (mut items, mut hosts) = items(&authority);
+    let (mut items, hosts) = items(&authority);
     let evidence = archive_of(&authority, &items, &hosts);
     let other = Authority::new("watch.example");
     fs::write(&evidence.anchors, other.certificate()).unwrap();
@@ -316,18 +330,20 @@ fn buffer_of(
         Options::default(),
     )
     .unwrap();
-    let store = ChainStore::open(buffer.join("chains")).unwrap();
+    let store = ChainStore::open(buffer.join(crate::chains::DIRECTORY)).unwrap();
     for host in hosts {
         store
             .put(&[Bytes::copy_from_slice(&host.issued.der)])
             .unwrap();
     }
     for (lane, item) in items {
+        let parts = [&item[..]];
+        let item = Item {
+            lane: lane.index(),
+            parts: &parts,
+        };
         let frame = Frame {
-            items: vec![Item {
-                lane: lane.index(),
-                parts: &[item],
-            }],
+            items: vec![item],
             ..Frame::default()
         };
         spool.append(&frame).unwrap();

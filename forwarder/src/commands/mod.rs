@@ -7,7 +7,10 @@ mod status;
 use std::{io, path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use watchline_node::lifecycle::{ConfigArgument, LogArgument, exit};
+use watchline_node::{
+    health,
+    lifecycle::{ConfigArgument, LogArgument, exit},
+};
 
 use crate::{config::Config, run::VERSION};
 
@@ -87,18 +90,13 @@ Example:
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
-        Command::Run(argument) => {
-            return with_config(&argument.config, |config| {
-                Ok(run::run(config, &argument.config, &cli.log))
-            })
-            .unwrap_or_else(failed);
-        }
+        Command::Run(argument) => Ok(run::run(&argument.config, &cli.log)),
         Command::Check(argument) => with_config(&argument.config, |config| {
             Ok(run::check(&config, &argument.config))
         }),
-        Command::Status { config, json } => {
-            with_config(&config.config, |config| status::status(&config, json))
-        }
+        Command::Status { config, json } => with_config(&config.config, |config| {
+            health::status(config.health, json, status::table)
+        }),
         Command::Quarantine(command) => with_config(command.config(), |config| {
             quarantine::execute(&command, &config)
         }),

@@ -65,7 +65,7 @@ fn list(quarantine: &Quarantine) -> anyhow::Result<()> {
         } else {
             ""
         };
-        let age = super::status::ago(age);
+        let age = watchline_node::health::table::ago(age);
         println!(
             "{age:>10}  {:<7}  {:<14}  {events:>8}  {batch}{waits}",
             entry.lane.as_str(),

@@ -2,8 +2,6 @@
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::Context as _;
-use tokio_util::sync::CancellationToken;
 use watchline_node::{
     identity::Identity,
     lifecycle::{self, LogArgument, exit},
@@ -12,27 +10,17 @@ use watchline_proto::Role;
 
 use crate::config::Config;
 
-/// Runs until told to stop. Logs from here on, so that a failure is a line of the log like any other.
-pub(super) fn run(config: Config, file: &Path, log: &LogArgument) -> ExitCode {
-    lifecycle::init_logging(log.log_format);
-    match run_to_the_end(config, file) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            exit::FAILURE.into()
+/// Runs until told to stop.
+pub(super) fn run(file: &Path, log: &LogArgument) -> ExitCode {
+    lifecycle::run(log, async |reloads, stop| match Config::read(file) {
+        Ok(config) => {
+            crate::run(config, file.to_owned(), reloads, stop).await?;
+            Ok(ExitCode::SUCCESS)
         }
-    }
-}
-
-fn run_to_the_end(config: Config, file: &Path) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    runtime.block_on(async {
-        let stop = CancellationToken::new();
-        let reloads = lifecycle::signals(stop.clone()).context("listen for signals")?;
-        Box::pin(crate::run(config, file.to_owned(), reloads, stop)).await
+        Err(problems) => {
+            eprintln!("{problems}");
+            Ok(exit::USAGE.into())
+        }
     })
 }
 

@@ -1,134 +1,11 @@
-//! `status`: asks the running forwarder, and shows what it says to people.
+//! What `status` shows of a forwarder to people.
 
-use std::{fmt::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
+use std::fmt::Write as _;
 
 use serde_json::Value;
-use watchline_node::{health, lifecycle::exit};
+use watchline_node::health::table::{aligned, bytes, heading, rows, since, text};
 
-use crate::config::Config;
-
-/// HTTP's "OK".
-const OK: u16 = 200;
-
-pub(super) fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let address = reachable(config.health);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let answer = runtime.block_on(async {
-        let ready = health::ask(address, "/readyz").await?.0 == OK;
-        let (code, body) = health::ask(address, "/status").await?;
-        anyhow::ensure!(code == OK, "/status answered {code}");
-        anyhow::Ok((ready, serde_json::from_str::<Value>(&body)?))
-    });
-    let (ready, status) = match answer {
-        Ok(answer) => answer,
-        Err(error) => {
-            eprintln!("error: nobody answers on {address}: {error:#}");
-            return Ok(exit::UNREACHABLE.into());
-        }
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
-    } else {
-        print!("{}", table(&status));
-    }
-    Ok(if ready {
-        ExitCode::SUCCESS
-    } else {
-        exit::NOT_READY.into()
-    })
-}
-
-/// Where one that listens everywhere is asked.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    match listen {
-        SocketAddr::V4(address) if address.ip().is_unspecified() => {
-            ([127, 0, 0, 1], address.port()).into()
-        }
-        SocketAddr::V6(address) if address.ip().is_unspecified() => {
-            (std::net::Ipv6Addr::LOCALHOST, address.port()).into()
-        }
-        address => address,
-    }
-}
-
-/// `3 s`, `12 min`, `5 h`, `9 d`
-pub(super) fn ago(age: Duration) -> String {
-    match age.as_secs() {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
-        seconds => format!("{} d", seconds / 86_400),
-    }
-}
-
-/// How long before `now` a moment in Unix nanoseconds was; `-` for none.
-fn since(now: &Value, then: &Value) -> String {
-    let (now, then) = (now.as_i64().unwrap_or(0), then.as_i64().unwrap_or(0));
-    if then == 0 {
-        return "-".to_owned();
-    }
-    ago(Duration::from_nanos(u64::try_from(now - then).unwrap_or(0)))
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn bytes(value: &Value) -> String {
-    let mut amount = value.as_f64().unwrap_or(0.0);
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if amount < 1024.0 {
-            return if unit == "B" {
-                format!("{amount} B")
-            } else {
-                format!("{amount:.1} {unit}")
-            };
-        }
-        amount /= 1024.0;
-    }
-    format!("{amount:.1} TiB")
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// Columns as wide as their widest cell, two spaces apart.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-    };
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
-    let mut out = String::new();
-    for row in rows {
-        let line: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        out.push_str(line.join("  ").trim_end());
-        out.push('\n');
-    }
-    out
-}
-
-fn heading(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
-fn table(status: &Value) -> String {
+pub(super) fn table(status: &Value) -> String {
     let now = &status["time_unix_nano"];
     let state = if status["ready"] == true {
         "ready"
@@ -267,13 +144,5 @@ mod tests {
         ] {
             assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
         }
-    }
-
-    #[test]
-    fn one_that_listens_everywhere_is_asked_on_loopback() {
-        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!(at("0.0.0.0:7480"), "127.0.0.1:7480");
-        assert_eq!(at("[::]:7480"), "[::1]:7480");
-        assert_eq!(at("10.0.0.1:7480"), "10.0.0.1:7480");
     }
 }

@@ -14,12 +14,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// For the `status` subcommand: GET `path` from `address`, within 5 s; status code and body. An unspecified address (`0.0.0.0`) is
 /// asked over loopback. `Err`: unreachable.
 pub async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    let address = SocketAddr::new(ip, address.port());
+    let address = reachable(address);
     tokio::time::timeout(WITHIN, exchange(address, path))
         .await
         .with_context(|| {
@@ -50,4 +45,27 @@ async fn exchange(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Strin
     // The connection future moves the bytes; it ends when the sender is gone, by which time the answer is there.
     let (answer, _) = tokio::join!(answer, connection);
     answer
+}
+
+/// Where one that listens everywhere is asked.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_listens_everywhere_is_asked_on_loopback() {
+        let at = |text: &str| reachable(text.parse().unwrap()).to_string();
+        assert_eq!(at("0.0.0.0:7480"), "127.0.0.1:7480");
+        assert_eq!(at("[::]:7480"), "[::1]:7480");
+        assert_eq!(at("10.0.0.1:7480"), "10.0.0.1:7480");
+    }
 }

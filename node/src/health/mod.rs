@@ -7,8 +7,10 @@
 
 mod ask;
 mod checks;
+mod command;
 mod metrics;
 mod server;
+pub mod table;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use ask::ask;
 pub use checks::{CheckState, Checks};
+pub use command::status;
 pub use metrics::register_build_info;
 
 /// How long until a failed bind is tried again.

@@ -5,12 +5,14 @@
 
 mod arguments;
 mod logging;
+mod run;
 mod signals;
 mod systemd;
 mod version;
 
 pub use arguments::{ConfigArgument, LogArgument};
 pub use logging::{LogFormat, init_logging};
+pub use run::run;
 pub use signals::signals;
 pub use systemd::Systemd;
 pub use version::Version;

@@ -496,12 +496,23 @@ pub(super) async fn open<C: Connector>(
 /// The connection's own error before the status that follows from it; a status that came over the wire as it is.
 fn explain(state: &LineState, status: Status) -> LineError {
     if let Some(io) = state.take_broken() {
-        return tls_refusal(&io).unwrap_or(LineError::Lost(io));
+        return tls_refusal(&io).unwrap_or_else(|| LineError::Lost(said_shortly(io)));
     }
     match status.source() {
         // Made here, not sent by the server: the transport broke (keep-alive, GOAWAY).
         Some(_) => LineError::Lost(io::Error::other(innermost(&status))),
         None => LineError::Status(Box::new(status)),
+    }
+}
+
+/// rustls tells of a connection that just ended with a page to read; an operator's log has no use for it.
+fn said_shortly(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the peer closed the connection without a farewell",
+        ),
+        _ => error,
     }
 }
 

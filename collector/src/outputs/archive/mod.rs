@@ -1,7 +1,7 @@
 //! `kind = "archive"`: sealed batches, receipts and certificates as they came, write-once.
 //!
 //! The file that grows is `current.wla`. Complete files get an end record, a name with the time, and mode 0400; nothing writes to them again.
-//! Each file has the certificates of every batch in it, so it can be checked by itself, with the anchors alone. `docs/formats-archive.md`
+//! Each file has the certificates of every batch in it, so it can be checked by itself, with the anchors alone. `docs/formats.md`
 //! has the format, [`crate::verify`] the reader.
 
 pub(crate) mod format;
