@@ -12,4 +12,5 @@ mod kills;
 mod outputs;
 mod pki;
 mod rotation;
+mod tailing;
 mod verify;
