@@ -41,7 +41,8 @@ impl FileSource {
         (new.path, new.in_pattern, new.seen_in_round) = (path, in_pattern, seen_in_round);
         // Right behind the content before it: a later generation of the name may have been found since.
         new.found_unix_nano = found + 1;
-        new.after_cut = change == Change::Truncated;
+        // A writer without O_APPEND goes on at its old place, perhaps before the cut was seen.
+        new.after_cut = true;
         new.handle = handle;
         let new_key = new.key;
         self.follow(new);
