@@ -257,13 +257,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Takes one record. The caller has asked [`Writer::has_room`].
-    #[inline]
-    pub(crate) fn push(&mut self, lane: Lane, record: &[u8], attributes: &[(&str, &str)]) {
-        self.push_with(lane, record, None, 0, attributes);
-    }
-
-    /// Likewise, with the time and the OpenTelemetry severity number (0: unknown) that the record carries.
+    /// Takes one record, with the time and the OpenTelemetry severity number (0: unknown) that it carries. The caller has asked
+    /// [`Writer::has_room`].
     #[inline]
     pub(crate) fn push_with(
         &mut self,

@@ -11,7 +11,7 @@ use crate::{
     patterns::check_pattern,
     sources::{
         Common, SourceConfig,
-        file::{Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, StartAt},
+        file::{Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, StartAt, Times},
         journald::JournaldConfig,
         syslog::SyslogConfig,
     },
@@ -138,6 +138,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
     let multiline = section
         .table("multiline")
         .and_then(|mut table| read_multiline(&mut table));
+    let time = section.choice("time", &[("auto", Times::Auto), ("none", Times::None)]);
     let ignore_older = section.duration(
         "ignore_older",
         Duration::from_secs(1)..=Duration::from_secs(100 * 365 * 24 * 3600),
@@ -153,6 +154,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         encoding: encoding.unwrap_or(Encodings::All(Encoding::Utf8)),
         multiline,
         ignore_older,
+        time: time.unwrap_or(Times::Auto),
     })
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use watchline_proto::{Lane, payload::Origin};
 
-use super::rules::{Common, Rules, Verdict, mask_attribute};
+use super::{
+    rules::{Common, Rules, Verdict, mask_attribute},
+    stamp::Stamps,
+};
 use crate::{
     batch::{Batch, Moment, SourceNo},
     lanes::{Lanes, Matcher},
@@ -28,6 +31,7 @@ pub(crate) struct Buffers {
     pub(crate) masked: Vec<u8>,
     /// The text of one record in UTF-16.
     pub(crate) text: String,
+    pub(crate) stamps: Stamps,
 }
 
 /// What all records of one source (or of one of its files) have in common.

@@ -9,7 +9,9 @@ mod intake;
 pub(crate) mod journald;
 mod own;
 mod rules;
+mod stamp;
 pub(crate) mod syslog;
+mod zone;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -26,6 +28,8 @@ pub(crate) use self::{
     intake::{Buffers, Intake, Place, Record},
     own::OwnFiles,
     rules::{Action, Common, Filter, LABEL_PREFIX, Rules, Verdict, mask_attribute},
+    stamp::{Stamp, Stamps},
+    zone::Zone,
 };
 use crate::{batch::SourceNo, hints::Hints, lanes::Lanes, metrics::Metrics};
 

@@ -62,7 +62,9 @@ use crate::{
     hints::Hints,
     lanes::{Lanes, Matcher},
     patterns::pattern,
-    sources::{Common, FileStatus, Intake, OwnFiles, Rules, Source, SourceConfig, SourceStatus},
+    sources::{
+        Common, FileStatus, Intake, OwnFiles, Rules, Source, SourceConfig, SourceStatus, Zone,
+    },
 };
 
 /// Files of one source that `/status` lists.
@@ -77,6 +79,15 @@ const MAX_OPEN: usize = 512;
 pub(crate) enum StartAt {
     Beginning,
     End,
+}
+
+/// `time` of a source: where the time and the severity of its records come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Times {
+    /// From the beginning of each record, where it has a form that is known.
+    Auto,
+    /// They are unknown.
+    None,
 }
 
 /// A `[[source]]` of kind `file`, valid.
@@ -96,6 +107,7 @@ pub(crate) struct FileConfig {
     pub(crate) multiline: Option<Multiline>,
     /// Files that were last written longer ago when they are first seen are not begun until they grow.
     pub(crate) ignore_older: Option<Duration>,
+    pub(crate) time: Times,
 }
 
 impl FileConfig {
@@ -129,6 +141,7 @@ pub(crate) struct FileSource {
     matcher: Option<Arc<Matcher>>,
     rules: Option<Arc<Rules>>,
     start: Option<Regex>,
+    zone: Option<Zone>,
     own: Arc<OwnFiles>,
     /// Whether the source was started before: then a file that appears is new, and read from its beginning.
     started_before: bool,
@@ -183,6 +196,7 @@ impl FileSource {
             matcher: lanes.matcher(&config.name),
             rules: Rules::compile(&config.common),
             start: config.start(),
+            zone: Zone::host(),
             config,
             own,
             started_before,
@@ -211,6 +225,7 @@ impl FileSource {
         self.matcher = lanes.matcher(&config.name);
         self.rules = Rules::compile(&config.common);
         self.start = config.start();
+        self.zone = Zone::host();
         self.config = config;
         self.tails.values_mut().for_each(Tail::forget_origins);
     }
@@ -276,6 +291,7 @@ impl FileSource {
                 matcher: self.matcher.as_deref(),
                 rules: self.rules.as_deref(),
                 start: self.start.as_ref(),
+                zone: self.zone.as_ref(),
             };
             let Some(tail) = self.tails.get_mut(&key) else {
                 continue;

@@ -25,7 +25,7 @@ use crate::{
     batch::{Moment, SourceNo},
     gaps::path_text,
     lanes::Matcher,
-    sources::Rules,
+    sources::{Rules, Zone},
 };
 
 /// Says that the original bytes are not UTF-8.
@@ -125,6 +125,8 @@ pub(super) struct Terms<'a> {
     pub(super) rules: Option<&'a Rules>,
     /// Found in the first line of a record, where records have several.
     pub(super) start: Option<&'a Regex>,
+    /// What a time without an offset means.
+    pub(super) zone: Option<&'a Zone>,
 }
 
 impl Tail {

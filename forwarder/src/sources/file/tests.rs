@@ -31,6 +31,8 @@ struct Record {
     lane: Lane,
     path: String,
     body: Vec<u8>,
+    time: Option<i64>,
+    severity: u8,
     attributes: Vec<(String, String)>,
 }
 
@@ -78,6 +80,7 @@ impl Host {
             encoding: Encodings::All(Encoding::Utf8),
             multiline: None,
             ignore_older: None,
+            time: Times::Auto,
         };
         let (rules, lanes, source) = (Vec::new(), Lanes::new(Vec::new()), None);
         Host {
@@ -215,6 +218,8 @@ impl Host {
                             .find(|(name, _)| name == "log.file.path")
                             .map_or(String::new(), |(_, path)| path.clone()),
                         body: event.body.to_vec(),
+                        time: event.time_unix_nano,
+                        severity: event.severity,
                         attributes: (event
                             .attributes
                             .iter()

@@ -6,7 +6,11 @@ use super::Terms;
 use crate::{
     batch::{Moment, Writer},
     lanes::Lanes,
-    sources::{Buffers, Verdict, file::framing::Encoding, mask_attribute},
+    sources::{
+        Buffers, Stamp, Stamps, Verdict,
+        file::{Times, framing::Encoding},
+        mask_attribute,
+    },
 };
 
 /// Where in a block a pattern may be found, ascending; asked about one record after the other.
@@ -71,6 +75,7 @@ pub(super) struct Sifter<'a, 'b> {
     masked: &'a mut Vec<u8>,
     text: &'a mut String,
     ahead: &'a mut Vec<u8>,
+    stamps: &'a mut Stamps,
 }
 
 /// Where in `block`, from `from` on, rules may find something. What is in UTF-16 is looked at record by record.
@@ -119,6 +124,7 @@ impl<'a, 'b> Sifter<'a, 'b> {
             masked: &mut buffers.masked,
             text: &mut buffers.text,
             ahead: &mut buffers.ahead,
+            stamps: &mut buffers.stamps,
         }
     }
 
@@ -141,14 +147,17 @@ impl<'a, 'b> Sifter<'a, 'b> {
         let alert = (wide || self.alerts.within(start, next)) && !backfill;
         let filter = wide || self.filters.within(start, next);
         let is_short = record.len() <= self.terms.config.max_record;
+        let mark = if start == 0 { self.texts.mark } else { 0 };
         if !alert && !filter && is_short && flags.is_plain() {
             let has_room = self.writer.has_room(Lane::Routine, record.len());
             if has_room {
-                self.writer.push(Lane::Routine, record, &[]);
+                let stamp = stamp(self.stamps, self.terms, &record[mark..], self.now);
+                let (time, severity) = (stamp.time_unix_nano, stamp.severity);
+                self.writer
+                    .push_with(Lane::Routine, record, time, severity, &[]);
             }
             return has_room;
         }
-        let mark = if start == 0 { self.texts.mark } else { 0 };
         self.judge(record, mark, alert, filter, flags)
     }
 
@@ -193,8 +202,14 @@ impl<'a, 'b> Sifter<'a, 'b> {
         };
         cut += sent.len().saturating_sub(most) as u64;
         let sent = &sent[..sent.len().min(most)];
+        // What continues another record does not begin with a time of its own.
+        let stamp = if flags.continuation {
+            Stamp::default()
+        } else {
+            stamp(self.stamps, self.terms, text, self.now)
+        };
         let matcher = self.terms.matcher.filter(|_| alert);
-        let rule = matcher.and_then(|matcher| matcher.rule(text, 0));
+        let rule = matcher.and_then(|matcher| matcher.rule(text, stamp.severity));
         let wanted = if rule.is_some() {
             Lane::Alert
         } else {
@@ -227,7 +242,17 @@ impl<'a, 'b> Sifter<'a, 'b> {
         for filter in masked_by {
             self.writer.count_filtered(filter);
         }
-        self.writer.push(lane, sent, &attributes);
+        let (time, severity) = (stamp.time_unix_nano, stamp.severity);
+        self.writer
+            .push_with(lane, sent, time, severity, &attributes);
         true
+    }
+}
+
+#[inline]
+fn stamp(stamps: &mut Stamps, terms: &Terms<'_>, text: &[u8], now: Moment) -> Stamp {
+    match terms.config.time {
+        Times::Auto => stamps.read(text, terms.zone, now.unix_nano),
+        Times::None => Stamp::default(),
     }
 }

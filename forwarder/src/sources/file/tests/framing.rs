@@ -408,3 +408,55 @@ proptest! {
         prop_assert!(host.gaps().is_empty());
     }
 }
+
+#[test]
+fn records_have_the_time_and_severity_that_they_begin_with_unless_told_otherwise() {
+    for (time, known) in [(Times::Auto, true), (Times::None, false)] {
+        for encoding in [Encoding::Utf8, Encoding::Utf16Le] {
+            let mut host = Host::new(&["a.log"]);
+            (host.config.time, host.config.encoding) = (time, Encodings::All(encoding));
+            host.rules = vec![AlertRule {
+                name: "severe".into(),
+                matches: Vec::new(),
+                sources: Vec::new(),
+                min_severity: Some(17),
+                max_rate: 1000,
+            }];
+            host.turn();
+            let text = "<11>1 2026-11-23T09:15:02.5Z host x\n<14>1 2026-11-23T09:15:02Z host y\nno time\n2026-11-23T09:15:02Z half";
+            let bytes = wide(encoding, text);
+            host.append(
+                "a.log",
+                if encoding == Encoding::Utf8 {
+                    text.as_bytes()
+                } else {
+                    &bytes
+                },
+            );
+            host.turns(8);
+            if encoding == Encoding::Utf8 {
+                host.append("a.log", "2026-11-23T09:15:03Z is no beginning\n");
+                host.turns(2);
+            }
+            let stamps: Vec<_> = (host.records().iter())
+                .map(|r| (r.time, r.severity))
+                .collect();
+            let at = Some(1_795_425_302_000_000_000);
+            let mut expected = vec![
+                (at.map(|at| at + 500_000_000), 17),
+                (at, 9),
+                (None, 0),
+                (at, 0),
+                (None, 0),
+            ];
+            if encoding == Encoding::Utf16Le {
+                expected.pop();
+            }
+            if !known {
+                expected.iter_mut().for_each(|stamp| *stamp = (None, 0));
+            }
+            assert_eq!(stamps, expected, "{encoding:?}");
+            assert_eq!(host.records()[0].lane == Lane::Alert, known);
+        }
+    }
+}
