@@ -9,14 +9,20 @@ const PATTERN_BYTES: usize = 4 << 20;
 /// The patterns of several rules, compiled together. Each was checked by [`check_pattern`] when the configuration was read.
 #[derive(Debug)]
 pub(crate) struct Patterns {
-    /// All patterns in one, to find the few lines that matter in a block; `None` when a pattern's meaning depends on where the
-    /// text begins or ends, so that only a line by itself can tell.
-    any: Option<Regex>,
+    /// Find the few lines that matter in a block; `None` when a pattern's meaning depends on where the text begins or ends, so
+    /// that only a line by itself can tell.
+    screens: Option<Vec<Regex>>,
     set: RegexSet,
 }
 
 impl Patterns {
     pub(crate) fn compile(texts: &[&str]) -> Patterns {
+        Patterns::screened(texts, texts, &[])
+    }
+
+    /// Likewise; a record is looked at where one of `screens` is found, or one of `signs`, which are plain text and cost next to
+    /// nothing where they are not found. They have to cover all of `texts`.
+    pub(crate) fn screened(texts: &[&str], screens: &[&str], signs: &[&str]) -> Patterns {
         let set = RegexSetBuilder::new(texts)
             .multi_line(true)
             .size_limit(PATTERN_BYTES * 8)
@@ -25,38 +31,35 @@ impl Patterns {
             tracing::error!(%error, "patterns are too large together: none is used");
             RegexSet::empty()
         });
-        let any = if texts.is_empty() || texts.iter().any(|text| looks_beyond_lines(text)) {
+        let screens = if screens.iter().any(|text| looks_beyond_lines(text)) {
             None
         } else {
-            let any: Vec<String> = texts.iter().map(|text| format!("(?:{text})")).collect();
+            let screens: Vec<String> = screens.iter().map(|text| format!("(?:{text})")).collect();
+            let signs: Vec<String> = signs.iter().map(|sign| regex::escape(sign)).collect();
+            let both = [screens, signs]
+                .into_iter()
+                .filter(|texts| !texts.is_empty());
             // A pattern that cannot stand beside others, as one that ends in a comment, is held against each line.
-            compile(&any.join("|"), PATTERN_BYTES * 8).ok()
+            both.map(|texts| compile(&texts.join("|"), PATTERN_BYTES * 8).ok())
+                .collect()
         };
-        Patterns { any, set }
+        Patterns { screens, set }
     }
 
     /// Puts into `starts` where those lines of `block` begin, ascending, in which a pattern may be found. `block` begins at the
     /// beginning of a line and its lines end with a line feed, the last perhaps without one.
     pub(crate) fn suspects(&self, block: &[u8], starts: &mut Vec<usize>) {
         starts.clear();
-        let mut at = 0;
-        if let Some(any) = &self.any {
-            loop {
-                let Some(found) = any.find_at(block, at) else {
-                    return;
-                };
-                starts.push(memrchr(b'\n', &block[..found.start()]).map_or(0, |feed| feed + 1));
-                let Some(feed) = memchr(b'\n', &block[found.start()..]) else {
-                    return;
-                };
-                at = found.start() + feed + 1;
-                if found.end() > at {
-                    // The pattern reaches over line feeds: it could cost a look at all the rest of the block for each line.
-                    break;
-                }
-            }
+        let Some(screens) = &self.screens else {
+            return push_lines(block, 0, starts);
+        };
+        for screen in screens {
+            push_found(screen, block, starts);
         }
-        push_lines(block, at, starts);
+        if screens.len() > 1 {
+            starts.sort_unstable();
+            starts.dedup();
+        }
     }
 
     /// As [`Patterns::suspects`], for those who have to look at every line.
@@ -67,7 +70,26 @@ impl Patterns {
 
     /// Indexes of the patterns that are found in one record, ascending.
     pub(crate) fn found_in(&self, record: &[u8]) -> impl Iterator<Item = usize> {
-        self.set.matches(record).into_iter()
+        let passes = |screens: &Vec<Regex>| screens.iter().any(|screen| screen.is_match(record));
+        let is_suspect = self.screens.as_ref().is_none_or(passes);
+        let found = is_suspect.then(|| self.set.matches(record).into_iter());
+        found.into_iter().flatten()
+    }
+}
+
+/// The starts of the lines in which `screen` may be found, once each.
+fn push_found(screen: &Regex, block: &[u8], starts: &mut Vec<usize>) {
+    let mut at = 0;
+    while let Some(found) = screen.find_at(block, at) {
+        starts.push(memrchr(b'\n', &block[..found.start()]).map_or(0, |feed| feed + 1));
+        let Some(feed) = memchr(b'\n', &block[found.start()..]) else {
+            return;
+        };
+        at = found.start() + feed + 1;
+        if found.end() > at {
+            // The pattern reaches over line feeds: it could cost a look at all the rest of the block for each line.
+            return push_lines(block, at, starts);
+        }
     }
 }
 

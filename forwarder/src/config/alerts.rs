@@ -1,11 +1,15 @@
-//! `[[alert]]`
+//! `[[alert]]` and `[lanes]`
 
 use std::collections::BTreeSet;
 
 use watchline_node::config::Section;
 
 use super::default;
-use crate::{lanes::AlertRule, patterns::check_pattern, sources::SourceConfig};
+use crate::{
+    lanes::{AlertRule, BUILTIN_NAMES, builtin_rules},
+    patterns::check_pattern,
+    sources::SourceConfig,
+};
 
 /// OpenTelemetry's severities by name, each with the lowest of its numbers.
 const SEVERITIES: [(&str, u8); 6] = [
@@ -17,14 +21,46 @@ const SEVERITIES: [(&str, u8); 6] = [
     ("FATAL", 21),
 ];
 
-/// All rules that are right; the others have been reported.
+/// All rules that are right, the built-in ones behind those of the configuration; the others have been reported.
 pub(super) fn read(root: &mut Section<'_>, sources: &[SourceConfig]) -> Vec<AlertRule> {
     let mut names = BTreeSet::new();
     let sections = root.tables("alert");
-    sections
+    let mut rules: Vec<AlertRule> = sections
         .into_iter()
         .filter_map(|mut section| read_one(&mut section, sources, &mut names))
-        .collect()
+        .collect();
+    let disabled = root.table("lanes").map(|mut section| {
+        let is_on = section.boolean("builtin_rules").unwrap_or(true);
+        let disabled = read_disabled(&mut section);
+        (is_on, disabled)
+    });
+    let (is_on, disabled) = disabled.unwrap_or((true, Vec::new()));
+    if is_on {
+        let kinds: Vec<(&str, &str)> = sources
+            .iter()
+            .map(|source| (source.name(), source.kind()))
+            .collect();
+        // A rule of the configuration takes the place of the built-in one with its name.
+        let without = names.iter().chain(&disabled).map(String::as_str);
+        rules.extend(builtin_rules(&kinds, &without.collect::<Vec<_>>()));
+    }
+    rules
+}
+
+/// `disable`: names of built-in rules.
+fn read_disabled(section: &mut Section<'_>) -> Vec<String> {
+    let disabled = section.strings("disable");
+    for text in &disabled {
+        if !BUILTIN_NAMES.contains(&text.value.as_str()) {
+            let names = BUILTIN_NAMES.join(", ");
+            let message = format!(
+                "`disable`: there is no built-in rule {:?}; there are {names}",
+                text.value
+            );
+            section.problem_at(text.span.clone(), message);
+        }
+    }
+    disabled.into_iter().map(|text| text.value).collect()
 }
 
 fn read_one(
@@ -67,6 +103,7 @@ fn read_one(
         sources: only.into_iter().map(|text| text.value).collect(),
         min_severity,
         max_rate: u32::try_from(max_rate).unwrap_or(u32::MAX),
+        ..AlertRule::default()
     })
 }
 

@@ -47,7 +47,13 @@ fn the_sample_is_right_as_it_stands_and_with_everything_that_is_commented_out() 
         .map(|line| line.strip_prefix("#: ").unwrap_or(line))
         .collect();
     let config = read(&all.join("\n")).unwrap();
-    assert_eq!(config.reloadable.alerts.len(), 2);
+    let names: Vec<&str> = (config.reloadable.alerts.iter())
+        .map(|rule| rule.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        ["sudo", "severe", "audit-off", "malware-found", "accounts"]
+    );
     let default = read(sample).unwrap();
     assert!(
         config.needs_restart(&default).is_empty(),
@@ -219,4 +225,30 @@ fn a_journal_has_keys_of_its_own() {
         found[3].contains("`journalctl` must not be empty"),
         "{found:#?}"
     );
+}
+
+#[test]
+fn built_in_rules_are_on_and_can_be_switched_off_or_replaced_by_name() {
+    let names = |more: &str| -> Vec<String> {
+        let config = read(&format!("{LEAST}{more}")).unwrap();
+        let rules = config.reloadable.alerts.into_iter();
+        rules
+            .map(|rule| format!("{} {}", rule.name, rule.max_rate))
+            .collect()
+    };
+    assert_eq!(
+        names(""),
+        ["audit-off 20", "malware-found 20", "accounts 20"]
+    );
+    assert_eq!(names("[lanes]\nbuiltin_rules = false\n"), [""; 0]);
+    assert_eq!(
+        names("[lanes]\ndisable = [\"accounts\", \"logs-cleared\"]\n"),
+        ["audit-off 20", "malware-found 20"]
+    );
+    assert_eq!(
+        names("[[alert]]\nname = \"accounts\"\nmatches = [\"useradd\"]\n"),
+        ["accounts 100", "audit-off 20", "malware-found 20"]
+    );
+    let problems = read(&format!("{LEAST}[lanes]\ndisable = [\"account\"]\n")).unwrap_err();
+    assert!(problems[0].contains("there is no built-in rule \"account\"; there are logs-cleared"));
 }

@@ -50,6 +50,15 @@ impl SourceConfig {
         }
     }
 
+    /// As in `kind`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            SourceConfig::File(_) => "file",
+            SourceConfig::Journald(_) => "journald",
+            SourceConfig::Syslog(_) => syslog::KIND,
+        }
+    }
+
     /// Goes on where `spool` says that the source was.
     fn open(
         &self,

@@ -299,6 +299,7 @@ fn an_entry_arrives_as_the_tool_exports_it_with_what_is_known_of_it() {
         sources: Vec::new(),
         min_severity: Some(17),
         max_rate: 10,
+        ..AlertRule::default()
     };
     host.lanes = Lanes::new(vec![rule]);
     host.write("a.journal", &entry(1, &[("MESSAGE", "old")]));

@@ -353,6 +353,7 @@ fn a_severity_in_the_header_makes_an_alert_where_a_rule_says_so() {
         sources: Vec::new(),
         min_severity: Some(17),
         max_rate: 10,
+        ..AlertRule::default()
     }]);
     host.wait_until_bound();
     let sender = udp_to(host.port(0));

@@ -71,6 +71,7 @@ fn utf_16_is_split_at_its_line_feeds_and_kept_byte_for_byte() {
                 sources: Vec::new(),
                 min_severity: None,
                 max_rate: 1000,
+                ..AlertRule::default()
             }];
             host.turn();
             let text = format!("{mark}first\r\n\n\u{a00}\u{a0a}\u{100} \u{1f600}\nnüm 12\nhalf");
@@ -421,6 +422,7 @@ fn records_have_the_time_and_severity_that_they_begin_with_unless_told_otherwise
                 sources: Vec::new(),
                 min_severity: Some(17),
                 max_rate: 1000,
+                ..AlertRule::default()
             }];
             host.turn();
             let text = "<11>1 2026-11-23T09:15:02.5Z host x\n<14>1 2026-11-23T09:15:02Z host y\nno time\n2026-11-23T09:15:02Z half";

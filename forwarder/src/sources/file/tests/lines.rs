@@ -122,6 +122,7 @@ fn alerts_take_their_lane_with_the_name_of_the_rule() {
         sources: vec!["s".into()],
         min_severity: None,
         max_rate: 2,
+        ..AlertRule::default()
     }];
     host.turn();
     host.append(

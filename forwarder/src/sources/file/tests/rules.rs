@@ -28,6 +28,7 @@ fn what_rules_drop_is_left_out_and_what_they_mask_says_so_and_alerts_see_it_befo
         sources: Vec::new(),
         min_severity: None,
         max_rate: 1000,
+        ..AlertRule::default()
     }];
     host.turn();
     let long = format!("DEBUG {}", "x".repeat(5000));

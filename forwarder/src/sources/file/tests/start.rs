@@ -11,6 +11,7 @@ fn what_was_there_at_the_first_start_is_backfill_up_to_that_size() {
         sources: Vec::new(),
         min_severity: None,
         max_rate: 1000,
+        ..AlertRule::default()
     }];
     host.append("a.log", "old\nol");
     host.turn();

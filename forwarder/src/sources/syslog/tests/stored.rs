@@ -99,10 +99,13 @@ fn what_was_received_before_the_stop_is_stored_and_the_next_start_misses_nothing
     let udp = udp_to(host.port(1));
     for no in 0..500 {
         writeln!(tcp, "{}", record(no)).unwrap();
-        udp.send(record(1000 + no).as_bytes()).unwrap();
+        // Fewer than the smallest buffer of a socket holds.
+        if no < 50 {
+            udp.send(record(1000 + no).as_bytes()).unwrap();
+        }
     }
     host.stop();
-    assert_eq!(host.stored.len(), 1000);
+    assert_eq!(host.stored.len(), 550);
     drop(tcp);
     host.wait_until_bound();
     host.turn();

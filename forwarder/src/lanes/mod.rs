@@ -2,17 +2,23 @@
 //!
 //! Without a rule everything is routine. An event is an alert when a rule of its source matches it: any of the rule's patterns
 //! (if it has some) is found in the record, and the record's severity is at least `min_severity` (if given; an unknown
-//! severity is not). Each rule lets at most `max_rate` alerts a second through; what is beyond goes the routine way and is counted.
+//! severity is not). The built-in rules ([`builtin`]) come behind them. Each rule lets at most `max_rate` alerts a second through; what is beyond goes the routine way and is counted.
+
+mod builtin;
+#[cfg(test)]
+mod tests;
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+pub(crate) use self::builtin::{NAMES as BUILTIN_NAMES, rules as builtin_rules};
 use crate::patterns::Patterns;
 
 /// One `[[alert]]`, valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct AlertRule {
     /// Travels with the event as `watchline.alert.rule`.
     pub(crate) name: String,
@@ -24,6 +30,12 @@ pub(crate) struct AlertRule {
     pub(crate) min_severity: Option<u8>,
     /// Alerts a second.
     pub(crate) max_rate: u32,
+    /// Patterns that have to be found too, each of them. Only built-in rules have what follows.
+    pub(crate) requires: Vec<String>,
+    /// Patterns none of which may be found.
+    pub(crate) unless: Vec<String>,
+    /// Plain text, one of which is in every record that the rule matches. Empty: not known.
+    pub(crate) signs: Vec<String>,
 }
 
 /// Index of a rule among the configured ones.
@@ -111,31 +123,60 @@ impl Lanes {
 #[derive(Debug)]
 pub(crate) struct Matcher {
     texts: Patterns,
-    /// Rule and least severity, by pattern of `texts`.
-    patterns: Vec<(RuleNo, u8)>,
+    /// Those with patterns, in the order of the configuration.
+    rules: Vec<Compiled>,
     /// Rules that ask for a severity alone.
     severities: Vec<(RuleNo, u8)>,
 }
 
+/// A rule, its patterns as indexes of the matcher's.
+#[derive(Debug)]
+struct Compiled {
+    no: RuleNo,
+    least_severity: u8,
+    matches: Range<usize>,
+    requires: Range<usize>,
+    unless: Range<usize>,
+}
+
 impl Matcher {
     fn compile(rules: &[(RuleNo, &AlertRule)]) -> Option<Matcher> {
-        let (mut texts, mut patterns, mut severities) = (Vec::new(), Vec::new(), Vec::new());
-        for (no, rule) in rules {
-            let least = rule.min_severity.unwrap_or(0);
+        let (mut texts, mut screens, mut signs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut compiled, mut severities) = (Vec::new(), Vec::new());
+        for &(no, rule) in rules {
+            let least_severity = rule.min_severity.unwrap_or(0);
             if rule.matches.is_empty() {
-                severities.push((*no, least.max(1)));
+                severities.push((no, least_severity.max(1)));
+                continue;
             }
-            for text in &rule.matches {
-                texts.push(text.as_str());
-                patterns.push((*no, least));
-            }
+            let known = if rule.signs.is_empty() {
+                (&rule.matches, &mut screens)
+            } else {
+                (&rule.signs, &mut signs)
+            };
+            known.1.extend(known.0.iter().map(String::as_str));
+            let mut add = |patterns: &'_ [String]| {
+                let from = texts.len();
+                texts.extend(patterns.iter().cloned());
+                from..texts.len()
+            };
+            compiled.push(Compiled {
+                no,
+                least_severity,
+                matches: add(&rule.matches),
+                requires: add(&rule.requires),
+                unless: add(&rule.unless),
+            });
         }
-        if patterns.is_empty() && severities.is_empty() {
+        if compiled.is_empty() && severities.is_empty() {
             return None;
         }
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        signs.sort_unstable();
+        signs.dedup();
         Some(Matcher {
-            texts: Patterns::compile(&texts),
-            patterns,
+            texts: Patterns::screened(&texts, &screens, &signs),
+            rules: compiled,
             severities,
         })
     }
@@ -156,108 +197,19 @@ impl Matcher {
             .iter()
             .find(|(_, least)| severity >= *least)
             .map(|(no, _)| *no);
-        let by_pattern = (self.texts.found_in(record))
-            .map(|at| self.patterns[at])
-            .find(|(_, least)| severity >= *least)
-            .map(|(no, _)| no);
+        let found: Vec<usize> = self.texts.found_in(record).collect();
+        let any_of = |range: &Range<usize>| found.iter().any(|at| range.contains(at));
+        let all_of = |range: &Range<usize>| range.clone().all(|at| found.contains(&at));
+        let by_pattern = self.rules.iter().find(|rule| {
+            severity >= rule.least_severity
+                && any_of(&rule.matches)
+                && all_of(&rule.requires)
+                && !any_of(&rule.unless)
+        });
+        let by_pattern = by_pattern.filter(|_| !found.is_empty()).map(|rule| rule.no);
         match (by_severity, by_pattern) {
             (Some(a), Some(b)) => Some(if a.0 < b.0 { a } else { b }),
             (a, b) => a.or(b),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(matches: &[&str]) -> AlertRule {
-        let matches = matches.iter().map(|text| (*text).to_owned()).collect();
-        AlertRule {
-            name: "r".into(),
-            matches,
-            sources: Vec::new(),
-            min_severity: None,
-            max_rate: 2,
-        }
-    }
-
-    fn lines_found(matches: &[&str], block: &str) -> Vec<String> {
-        let lanes = Lanes::new(vec![rule(matches)]);
-        let matcher = lanes.matcher("s").unwrap();
-        let mut starts = Vec::new();
-        matcher.suspects(block.as_bytes(), &mut starts);
-        let mut found = Vec::new();
-        for start in starts {
-            let line = block[start..].split('\n').next().unwrap();
-            if matcher.rule(line.as_bytes(), 0).is_some() {
-                found.push(line.to_owned());
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn a_block_gives_the_same_alerts_as_its_lines_one_by_one() {
-        let block = "ok\nfoo\n bar\nfoo bar\n\nbaz\nend foo";
-        let patterns = [
-            "foo",
-            "^foo",
-            "foo$",
-            "^$",
-            "\\sbar",
-            "o[^x]*b",
-            "(?i)FOO",
-            "\\Afoo\\z",
-            "(?-m)^foo$",
-            "a|e",
-            "(?x) foo # comment",
-            "(?s)k.*z",
-            "nothing",
-            "",
-        ];
-        for a in patterns {
-            for b in patterns {
-                let matcher = Lanes::new(vec![rule(&[a, b])]).matcher("s").unwrap();
-                let expected: Vec<&str> = block
-                    .split('\n')
-                    .filter(|line| matcher.rule(line.as_bytes(), 0).is_some())
-                    .collect();
-                assert_eq!(lines_found(&[a, b], block), expected, "{a:?} {b:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn alerts_beyond_the_rate_of_a_rule_are_held_to_it() {
-        let mut lanes = Lanes::new(vec![rule(&["x"])]);
-        let start = Instant::now();
-        let admitted = (0..10).filter(|_| lanes.admit(RuleNo(0), start)).count();
-        assert_eq!(admitted, 2);
-        assert_eq!(lanes.take_excess().collect::<Vec<_>>(), [("r", 8)]);
-        assert!(lanes.admit(RuleNo(0), start + Duration::from_millis(500)));
-        assert!(!lanes.admit(RuleNo(0), start + Duration::from_millis(500)));
-    }
-
-    #[test]
-    fn rules_apply_to_their_sources_and_an_unknown_severity_is_no_severity() {
-        let severe = AlertRule {
-            min_severity: Some(17),
-            matches: Vec::new(),
-            ..rule(&[])
-        };
-        let there = AlertRule {
-            sources: vec!["there".into()],
-            ..rule(&["x"])
-        };
-        let lanes = Lanes::new(vec![severe, there]);
-        let here = lanes.matcher("here").unwrap();
-        assert_eq!(here.rule(b"x", 0), None);
-        assert_eq!(here.rule(b"x", 17), Some(RuleNo(0)));
-        assert_eq!(
-            lanes.matcher("there").unwrap().rule(b"x", 0),
-            Some(RuleNo(1))
-        );
-        assert!(Lanes::new(Vec::new()).matcher("here").is_none());
     }
 }
