@@ -63,13 +63,19 @@ impl Drop for Held {
 
 impl Listener {
     pub(super) async fn accept_tcp(self, no: usize, socket: TcpListener, transport: Transport) {
-        let mut conversations = JoinSet::new();
+        let (mut conversations, mut ending) = (JoinSet::new(), Ending::default());
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => break,
+                biased;
                 accepted = socket.accept() => accepted,
+                // Those that had connected before the stop are heard.
+                () = ending.silence(&self) => break,
                 Some(_) = conversations.join_next() => continue,
             };
+            ending.came();
+            if ending.is_over(&self) {
+                break;
+            }
             let Ok((stream, from)) = accepted else {
                 // No descriptors left, perhaps.
                 self.shared.closed(Closing::AcceptFailed);
@@ -99,13 +105,19 @@ impl Listener {
     }
 
     pub(super) async fn accept_unix(self, no: usize, socket: UnixListener) {
-        let mut conversations = JoinSet::new();
+        let (mut conversations, mut ending) = (JoinSet::new(), Ending::default());
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => break,
+                biased;
                 accepted = socket.accept() => accepted,
+                // Those that had connected before the stop are heard.
+                () = ending.silence(&self) => break,
                 Some(_) = conversations.join_next() => continue,
             };
+            ending.came();
+            if ending.is_over(&self) {
+                break;
+            }
             let Ok((stream, _)) = accepted else {
                 self.shared.closed(Closing::AcceptFailed);
                 sleep(self.pace.first_retry).await;

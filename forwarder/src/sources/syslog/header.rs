@@ -1,8 +1,9 @@
 //! What a record says of itself: RFC 5424's header, or as much of RFC 3164's as a record has.
 //!
-//! Only what is written as the RFC has it is taken; of anything else nothing is known. The body stays as it came in every case.
+//! Only what is written as the RFC has it is taken; of anything else nothing is known. The body stays as it came in every case. When it
+//! happened is read as for every other source, by [`Stamps`](crate::sources::Stamps).
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use crate::sources::stamp::severity_of;
 
 /// Names of RFC 5424's facilities, by number.
 const FACILITIES: [&str; 24] = [
@@ -11,16 +12,12 @@ const FACILITIES: [&str; 24] = [
     "local5", "local6", "local7",
 ];
 
-/// OpenTelemetry's severity numbers of syslog's, `emerg` to `debug`, as its data model maps them.
-const SEVERITIES: [u8; 8] = [21, 19, 18, 17, 13, 10, 9, 5];
-
 /// See the module. `None`, and severity 0: the record does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Header<'a> {
     /// OpenTelemetry's number.
     pub(super) severity: u8,
     pub(super) facility: Option<&'static str>,
-    pub(super) time_unix_nano: Option<i64>,
     pub(super) hostname: Option<&'a str>,
     pub(super) appname: Option<&'a str>,
     pub(super) procid: Option<&'a str>,
@@ -35,7 +32,7 @@ impl<'a> Header<'a> {
             return Header::default();
         };
         let mut header = Header {
-            severity: SEVERITIES[usize::from(number % 8)],
+            severity: severity_of(number),
             facility: Some(FACILITIES[usize::from(number / 8)]),
             ..Header::default()
         };
@@ -50,8 +47,7 @@ impl<'a> Header<'a> {
     fn read_5424(&mut self, rest: &'a [u8]) {
         let mut words = rest.splitn(6, |&byte| byte == b' ');
         let mut word = |most: usize| text(words.next()?, most).filter(|text| *text != "-");
-        let stamp = word(32);
-        self.time_unix_nano = stamp.and_then(instant);
+        let _stamp = word(32);
         self.hostname = word(255);
         self.appname = word(48);
         self.procid = word(128);
@@ -63,9 +59,8 @@ impl<'a> Header<'a> {
         let mut rest = if let Some(behind) = classic(rest) {
             behind
         } else if let Some((stamp, behind)) = word(rest)
-            && let Some(time) = text(stamp, 35).and_then(instant)
+            && is_iso(stamp)
         {
-            self.time_unix_nano = Some(time);
             behind
         } else {
             return;
@@ -131,10 +126,18 @@ fn text(bytes: &[u8], most: usize) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|_| fits)
 }
 
-/// A stamp with date, time and offset, as Unix nanoseconds.
-fn instant(stamp: &str) -> Option<i64> {
-    let time = OffsetDateTime::parse(stamp, &Rfc3339).ok()?;
-    i64::try_from(time.unix_timestamp_nanos()).ok()
+/// Whether a word has the shape of RFC 5424's stamps, `2026-11-23T09:15:02.5+01:00`.
+fn is_iso(word: &[u8]) -> bool {
+    const SHAPE: &[u8; 19] = b"dddd-dd-ddTdd:dd:dd";
+    let Some((stamp, rest)) = word.split_at_checked(SHAPE.len()) else {
+        return false;
+    };
+    let fits = |(byte, shape): (&u8, &u8)| match shape {
+        b'd' => byte.is_ascii_digit(),
+        _ => byte == shape,
+    };
+    let ends = rest == b"Z" || rest.len() >= 6 && b"+-.".contains(&rest[0]) || rest.ends_with(b"Z");
+    stamp.iter().zip(SHAPE).all(fits) && ends
 }
 
 /// What stands behind a stamp like `Nov 23 09:15:02 `.
@@ -162,12 +165,9 @@ mod tests {
         let header = Header::read(record.as_bytes(), names_host);
         let or = |text: Option<&str>| text.unwrap_or("-").to_owned();
         format!(
-            "{} {} {} {} {} {} {}",
+            "{} {} {} {} {} {}",
             header.severity,
             or(header.facility),
-            header
-                .time_unix_nano
-                .map_or("-".into(), |time| time.to_string()),
             or(header.hostname),
             or(header.appname),
             or(header.procid),
@@ -180,51 +180,51 @@ mod tests {
         for (record, expected) in [
             (
                 "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time",
-                "10 local4 1061727255000003000 192.0.2.1 myproc 8710 -",
+                "10 local4 192.0.2.1 myproc 8710 -",
             ),
             (
                 "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed",
-                "18 auth 1065910455003000000 mymachine.example.com su - ID47",
+                "18 auth mymachine.example.com su - ID47",
             ),
-            ("<0>1 - - - - - -", "21 kern - - - - -"),
-            ("<191>1 2003-10-11 x", "5 local7 - x - - -"),
+            ("<0>1 - - - - - -", "21 kern - - - -"),
+            ("<191>1 2003-10-11 x", "5 local7 x - - -"),
             (
                 "<13>Nov 23 09:15:02 web-1 sshd[12]: x",
-                "10 user - web-1 sshd 12 -",
+                "10 user web-1 sshd 12 -",
             ),
             (
                 "<13>Nov  3 09:15:02 web-1 kernel: [ 1.0] x",
-                "10 user - web-1 kernel - -",
+                "10 user web-1 kernel - -",
             ),
             (
                 "<13>Nov  3 09:15:02 sshd[12]: no host",
-                "10 user - - sshd 12 -",
+                "10 user - sshd 12 -",
             ),
             (
                 "<13>Nov  3 09:15:02 web-1 just words",
-                "10 user - web-1 - - -",
+                "10 user web-1 - - -",
             ),
             (
                 "<86>2026-11-23T09:15:02.5+00:00 web-1 CRON[7]: x",
-                "9 authpriv 1795425302500000000 web-1 CRON 7 -",
+                "9 authpriv web-1 CRON 7 -",
             ),
-            ("<13>no stamp at all", "10 user - - - - -"),
-            ("<192>x", "0 - - - - - -"),
-            ("<013>x", "0 - - - - - -"),
-            ("<>x", "0 - - - - - -"),
-            ("<1", "0 - - - - - -"),
-            ("", "0 - - - - - -"),
-            ("no priority", "0 - - - - - -"),
+            ("<13>no stamp at all", "10 user - - - -"),
+            ("<192>x", "0 - - - - -"),
+            ("<013>x", "0 - - - - -"),
+            ("<>x", "0 - - - - -"),
+            ("<1", "0 - - - - -"),
+            ("", "0 - - - - -"),
+            ("no priority", "0 - - - - -"),
         ] {
             assert_eq!(known(record, true), expected, "{record}");
         }
         assert_eq!(
             known("<86>Nov 23 09:15:02 sudo[12]: x", false),
-            "9 authpriv - - sudo 12 -"
+            "9 authpriv - sudo 12 -"
         );
         assert_eq!(
             known("<86>Nov 23 09:15:02 sudo: x", false),
-            "9 authpriv - - sudo - -"
+            "9 authpriv - sudo - -"
         );
     }
 

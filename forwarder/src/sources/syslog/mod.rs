@@ -52,7 +52,9 @@ use self::{
     position::Position,
     settings::Transport,
 };
-use super::{FileStatus, Intake, Outside, Place, Record, Source, SourceConfig, SourceStatus};
+use super::{
+    FileStatus, Intake, Outside, Place, Record, Source, SourceConfig, SourceStatus, Stamps, Zone,
+};
 use crate::{
     batch::SourceNo,
     gaps::{Gap, GapReason},
@@ -94,6 +96,9 @@ pub(crate) struct SyslogSource {
     began: Position,
     /// The run before did not end: something may be missing, and no frame of this run says so yet.
     before_broke: bool,
+    stamps: Stamps,
+    /// The host's: what stamps without an offset are in.
+    zone: Option<Zone>,
     stopped: bool,
     /// All that was received is taken, after the stop.
     closed: bool,
@@ -140,6 +145,8 @@ impl SyslogSource {
                 ..stored
             },
             before_broke: stored.is_open,
+            stamps: Stamps::default(),
+            zone: Zone::host(),
             stopped: false,
             closed: false,
             moved: true,
@@ -212,9 +219,11 @@ impl SyslogSource {
             || self.overflowed.load(Ordering::Acquire) > self.overflow_said
     }
 
-    fn take(&self, received: &Received, intake: &mut Intake<'_>) -> bool {
+    fn take(&mut self, received: &Received, intake: &mut Intake<'_>) -> bool {
         let framed = &received.framed;
         let header = Header::read(&framed.body, !received.transport.is_local());
+        let (zone, now) = (self.zone.as_ref(), intake.now.unix_nano);
+        let stamp = self.stamps.read(&framed.body, zone, now);
         let peer = received.peer.as_deref();
         let attributes = [
             ("syslog.facility", header.facility),
@@ -243,7 +252,7 @@ impl SyslogSource {
         let record = Record {
             body: &framed.body,
             cut_bytes: framed.cut,
-            time_unix_nano: header.time_unix_nano,
+            time_unix_nano: stamp.time_unix_nano,
             severity: header.severity,
             attributes: &known[..count],
             ..Record::default()
@@ -283,6 +292,7 @@ impl Source for SyslogSource {
             return false;
         };
         self.places = places(no, config, lanes);
+        self.zone = Zone::host();
         if *config != self.config {
             self.config = config.clone();
             for listening in &self.listening {
