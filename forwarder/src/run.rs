@@ -287,7 +287,8 @@ fn spool_options(config: &SpoolConfig) -> Options {
     }
 }
 
-fn own_files(config: &Config) -> OwnFiles {
+/// What is never read, whatever the patterns say.
+pub(crate) fn own_files(config: &Config) -> OwnFiles {
     OwnFiles::new(
         vec![config.identity.private_key.clone()],
         vec![config.spool.directory.clone()],

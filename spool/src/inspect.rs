@@ -1,6 +1,8 @@
 //! Reading a directory that nobody has open, without changing it: for checking what is held.
 
-use std::{any::Any, io, path::Path, sync::Arc};
+use std::{any::Any, collections::BTreeMap, io, path::Path, sync::Arc};
+
+use bytes::Bytes;
 
 use crate::{
     Access, Damage, Disk, DiskFile, Listed, OpenError, Reader,
@@ -78,6 +80,34 @@ pub fn inspect(disk: Arc<dyn Disk>, directory: &Path) -> Result<Inspection, Open
         damage: recovered.damage,
         _lock: lock,
     })
+}
+
+/// How often a look at a directory is taken again, when its owner deleted what was being read.
+const LOOKS: usize = 5;
+
+/// The state that a directory holds, whether a process has it open or not: as of about now, each key as one of its frames left it, those
+/// of one frame all or none of them. Changes nothing and takes no lock. A directory without a spool holds none.
+pub fn state_of(
+    disk: Arc<dyn Disk>,
+    directory: &Path,
+) -> Result<BTreeMap<Bytes, Bytes>, OpenError> {
+    let disk = ReadOnly(disk);
+    let mut looks = 1;
+    loop {
+        match recovery::recover(&disk, directory, &[], None) {
+            Ok(recovered) => return Ok(recovered.state),
+            Err(OpenError::Io { source, .. })
+                if looks < LOOKS
+                    && matches!(
+                        source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem
+                    ) =>
+            {
+                looks += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Refuses whatever would change something.

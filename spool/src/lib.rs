@@ -36,7 +36,7 @@ mod writer;
 pub use damage::Damage;
 pub use disk::{Access, Disk, DiskFile, Listed, RealDisk};
 pub use frame::{Frame, Item, MAX_FRAME_BYTES, Mark};
-pub use inspect::{Inspection, inspect, is_spool};
+pub use inspect::{Inspection, inspect, is_spool, state_of};
 pub use options::Options;
 pub use reader::{ReadError, ReadItem, Reader};
 pub use recovery::{OpenError, Recovery};

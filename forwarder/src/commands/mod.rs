@@ -1,5 +1,6 @@
 //! The commands of `watchline-forwarder`.
 
+mod dry_run;
 mod quarantine;
 mod run;
 mod status;
@@ -55,10 +56,23 @@ Examples:
     /// Check the configuration and its certificate, and report every problem with file, line and column
     #[command(after_help = "\
 Nothing is started and nothing is changed. Prints `FILE: ok` and exits with 0, or one problem a line and exits with 2.
+With --dry-run it also shows, for each source, which files match now, how far each has been read, and the first records behind that as \
+they would be sent, one JSON object a line: alerts with their rule first, then routine events. It can be used while the forwarder runs. \
+Sources that listen are named only: their ports are not opened.
 
-Example:
-  watchline-forwarder check --config forwarder.toml && systemctl reload watchline-forwarder")]
-    Check(ConfigArgument),
+Examples:
+  watchline-forwarder check --config forwarder.toml && systemctl reload watchline-forwarder
+  watchline-forwarder check --config forwarder.toml --dry-run --records 10")]
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Show what would be read and sent; changes nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// How many records of each source and lane --dry-run shows
+        #[arg(long, value_name = "N", default_value_t = 3, requires = "dry_run", value_parser = clap::value_parser!(u16).range(0..=1000))]
+        records: u16,
+    },
     /// Ask the running forwarder how it does: connection, backlog, files
     #[command(after_help = "\
 Asks through the health endpoint ([health] listen). Exit status: 0 ready, 3 not ready, 4 unreachable.
@@ -91,8 +105,16 @@ Example:
 pub fn execute(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Run(argument) => Ok(run::run(&argument.config, &cli.log)),
-        Command::Check(argument) => with_config(&argument.config, |config| {
-            Ok(run::check(&config, &argument.config))
+        Command::Check {
+            config: argument,
+            dry_run,
+            records,
+        } => with_config(&argument.config, |config| {
+            let checked = run::check(&config, &argument.config);
+            if dry_run && checked == ExitCode::SUCCESS {
+                dry_run::show(&config, records.into(), &mut io::stdout().lock())?;
+            }
+            Ok(checked)
         }),
         Command::Status { config, json } => with_config(&config.config, |config| {
             health::status(config.health, json, status::table)

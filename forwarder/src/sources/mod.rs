@@ -59,6 +59,16 @@ impl SourceConfig {
         }
     }
 
+    /// Where it listens, for kinds that do.
+    pub(crate) fn listens_on(&self) -> Option<Vec<String>> {
+        match self {
+            SourceConfig::Syslog(config) => {
+                Some(config.listen.iter().map(ToString::to_string).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// Goes on where `spool` says that the source was.
     fn open(
         &self,

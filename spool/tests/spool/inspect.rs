@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use watchline_spool::{OpenError, ReadError, inspect, is_spool, testing::FailingDisk};
+use watchline_spool::{
+    Disk as _, Frame, OpenError, ReadError, inspect, is_spool, state_of, testing::FailingDisk,
+};
 
 use crate::harness::{append, directory, drain, mark, open, segments};
 
@@ -88,4 +90,38 @@ fn only_a_directory_with_segments_is_a_spool() {
     let other = FailingDisk::new();
     other.put(&directory().join("current.wla"), b"WLARCHIV");
     assert!(!is_spool(&other, directory()).unwrap());
+}
+
+#[test]
+fn the_state_of_a_directory_in_use_is_seen_and_nothing_is_changed() {
+    let disk = FailingDisk::new();
+    let (mut spool, _) = open(&disk);
+    for number in 0..200u32 {
+        let state = vec![(
+            format!("key {}", number % 7).into(),
+            Some(number.to_string().into()),
+        )];
+        let frame = Frame {
+            state,
+            ..Frame::default()
+        };
+        spool.append(&frame).unwrap();
+        append(&mut spool, 1, &[0; 500]).unwrap();
+        mark(&mut spool, "uplink", [0, u64::from(number)]);
+        let before = (everything(&disk), disk.changing_calls());
+        let state = state_of(Arc::new(disk.clone()), directory()).unwrap();
+        let key = format!("key {}", number % 7);
+        assert_eq!(state[key.as_bytes()], number.to_string());
+        assert_eq!(state.len(), 7.min(number as usize + 1));
+        assert_eq!((everything(&disk), disk.changing_calls()), before);
+    }
+}
+
+#[test]
+fn a_directory_without_a_spool_has_no_state() {
+    let disk = FailingDisk::new();
+    disk.make_directory(directory()).unwrap();
+    let state = state_of(Arc::new(disk.clone()), directory()).unwrap();
+    assert!(state.is_empty());
+    assert_eq!(disk.paths(), [] as [std::path::PathBuf; 0]);
 }
