@@ -19,6 +19,8 @@ pub(crate) enum GapReason {
     Rewritten,
     /// A file that was not read to its end is nowhere to be found.
     Vanished,
+    /// Removed files held more unread bytes than `max_held`: the oldest of them was given up.
+    GivenUp,
     /// The rest of a record that is longer than a record may be.
     LineCut,
     /// A block of NUL bytes where a file had been cut under its writer.
@@ -49,10 +51,11 @@ pub(crate) enum GapReason {
 
 impl GapReason {
     /// All of them.
-    pub(crate) const ALL: [GapReason; 16] = [
+    pub(crate) const ALL: [GapReason; 17] = [
         GapReason::Truncated,
         GapReason::Rewritten,
         GapReason::Vanished,
+        GapReason::GivenUp,
         GapReason::LineCut,
         GapReason::Hole,
         GapReason::SetAside,
@@ -74,6 +77,7 @@ impl GapReason {
             GapReason::Truncated => "truncated",
             GapReason::Rewritten => "rewritten",
             GapReason::Vanished => "vanished",
+            GapReason::GivenUp => "given_up",
             GapReason::LineCut => "line_cut",
             GapReason::Hole => "hole",
             GapReason::SetAside => "set_aside",

@@ -8,6 +8,7 @@ use std::{
 };
 
 use watchline_node::uplink::{Forked, Owner, SetAside, Vitals};
+use watchline_proto::Epoch;
 use watchline_spool::{ItemNo, LANES, ReadError};
 
 use crate::{
@@ -26,6 +27,8 @@ pub(crate) struct News {
     pub(crate) set_aside: Vec<SetAside>,
     pub(crate) forked: Option<Forked>,
     pub(crate) holes: Vec<ReadError>,
+    /// The next hop has answered, and holds chains of these epochs of ours.
+    pub(crate) welcomed: Option<Vec<Epoch>>,
     pub(crate) reload: Option<Box<Reloadable>>,
     /// Read no more: seal what was read.
     pub(crate) stop: bool,
@@ -39,6 +42,7 @@ impl News {
         self.set_aside.is_empty()
             && self.forked.is_none()
             && self.holes.is_empty()
+            && self.welcomed.is_none()
             && self.reload.is_none()
             && !(self.stop || self.line_ended)
     }
@@ -159,6 +163,10 @@ impl Owner for Inbox {
 
     fn hole(&self, error: ReadError) {
         self.tell(|news| news.holes.push(error));
+    }
+
+    fn welcomed(&self, held: Vec<Epoch>) {
+        self.tell(|news| news.welcomed = Some(held));
     }
 
     fn vitals(&self) -> Vitals {

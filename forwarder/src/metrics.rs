@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     alert_excess: Family<Labels<1>, Counter>,
     filtered: Family<Labels<3>, Counter>,
     unreadable: Family<Labels<1>, Gauge>,
+    planted: Family<Labels<1>, Gauge>,
     followed: Family<Labels<1>, Gauge>,
     held_bytes: Family<Labels<1>, Gauge>,
     disk_failures: Counter,
@@ -83,6 +84,11 @@ impl Metrics {
             "watchline_source_unreadable_files",
             "Files that match and cannot be read",
             all.unreadable,
+        );
+        registry.register(
+            "watchline_source_planted_files",
+            "Files that match and are refused because somebody may have planted them: links, FIFOs, devices",
+            all.planted,
         );
         registry.register(
             "watchline_source_held_bytes",
@@ -193,6 +199,9 @@ impl Metrics {
         self.unreadable
             .get_or_create(&labels)
             .set(count(status.unreadable));
+        self.planted
+            .get_or_create(&labels)
+            .set(count(status.planted));
         self.held_bytes
             .get_or_create(&labels)
             .set(i64::try_from(status.held_bytes).unwrap_or(i64::MAX));

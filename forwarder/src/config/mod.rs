@@ -122,6 +122,7 @@ mod default {
     pub(super) const MAX_RECORD: u64 = 256 << 10;
     pub(super) const IDLE_FLUSH: Duration = Duration::from_secs(5);
     pub(super) const MULTILINE_TIMEOUT: Duration = Duration::from_secs(2);
+    pub(super) const MAX_HELD: u64 = 1 << 30;
     pub(super) const MAX_RATE: i64 = 100;
     pub(super) const REPLACE: &str = "***";
     pub(super) const RULE_VERSION: &str = "1";

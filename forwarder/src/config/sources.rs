@@ -130,6 +130,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
     );
     let max_record = read_max_record(section, max_record_bytes);
+    let max_held = section.size("max_held", 0..=1 << 50);
     let idle_flush = section.duration(
         "idle_flush",
         Duration::from_millis(100)..=Duration::from_secs(3600),
@@ -155,6 +156,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         multiline,
         ignore_older,
         time: time.unwrap_or(Times::Auto),
+        max_held: max_held.map_or(default::MAX_HELD, |size| size.0),
     })
 }
 

@@ -20,6 +20,7 @@
 mod disk;
 mod frames;
 mod full;
+mod lost;
 mod owed;
 mod reseal;
 #[cfg(test)]
@@ -153,6 +154,10 @@ pub(crate) struct Pipeline {
     pending: Option<Pending>,
     /// Gaps that the line or the spool raised, not stored yet.
     owed: Vec<Gap>,
+    /// Goes with the next frame: what the state says of itself.
+    owed_state: Option<(Bytes, Option<Bytes>)>,
+    /// Whether a new state is known to be one of a new host; `None`: settled.
+    new_state: Option<lost::NewState>,
     /// Damage that these gaps tell of: settled in their frame.
     damage: Vec<Damage>,
     acked: [ItemNo; LANES],
@@ -186,7 +191,11 @@ impl Pipeline {
         } = parts;
         let now = clock();
         let lanes = Lanes::new(reloadable.alerts);
-        let sources = Sources::open(&reloadable.sources, outside, &lanes, &spool);
+        let mut sources = Sources::open(&reloadable.sources, outside, &lanes, &spool);
+        let new_state = lost::NewState::of(&spool);
+        if let Some(new) = new_state {
+            sources.begin(new.first_start());
+        }
         let stored = spool.state(EPOCH_KEY);
         let renamed = stored
             .as_deref()
@@ -209,6 +218,8 @@ impl Pipeline {
             watched: BTreeSet::new(),
             pending: None,
             owed: Vec::new(),
+            owed_state: None,
+            new_state,
             damage: Vec::new(),
             acked: marked,
             marked,
@@ -298,6 +309,9 @@ impl Pipeline {
         if let Some(forked) = news.forked.take() {
             self.take_fork(forked);
         }
+        if let Some(held) = news.welcomed.take() {
+            self.welcomed(&held);
+        }
         if let Some(reloadable) = news.reload.take() {
             self.lanes = Lanes::new(reloadable.alerts);
             self.sources
@@ -317,6 +331,7 @@ impl Pipeline {
             self.next_tick = now.at + self.settings.scan_interval;
             self.sealer.clock = clock::state();
         }
+        self.tend_new_state(now.at);
         if self.reseal.is_some() {
             self.seal_anew(now)?;
         }
@@ -379,7 +394,8 @@ impl Pipeline {
                 blocks += usize::from(more);
             }
             let state_alone = self.stopped || now.at >= self.state_alone_from;
-            if !self.batch.is_empty() || state_alone && self.sources.owes_state() {
+            let owes_state = self.sources.owes_state() || self.owed_state.is_some();
+            if !self.batch.is_empty() || state_alone && owes_state {
                 self.close_batch(now)?;
             }
             if !more || blocks >= BLOCKS_A_TURN {
@@ -399,7 +415,7 @@ impl Pipeline {
             .into_iter()
             .filter_map(|lane| Some((lane, self.batch.finish(lane, now)?)));
         let payloads: Vec<(Lane, Payload)> = payloads.collect();
-        let mut state = Vec::new();
+        let mut state: Vec<_> = self.owed_state.take().into_iter().collect();
         self.sources.moved(&mut state);
         let (counts, gaps) = (self.batch.take_counts(), self.batch.take_gaps());
         let filtered = self.batch.take_filtered();

@@ -20,8 +20,10 @@ impl Pipeline {
             return Ok(());
         };
         let damage = std::mem::take(&mut self.damage);
-        match self.append(&[(Lane::Alert, payload)], &[], &[], &damage, now) {
+        let state: Vec<_> = self.owed_state.clone().into_iter().collect();
+        match self.append(&[(Lane::Alert, payload)], &state, &[], &damage, now) {
             Ok(()) => {
+                self.owed_state = None;
                 for gap in self.owed.drain(..) {
                     tracing::warn!(
                         reason = gap.reason.as_str(),

@@ -766,6 +766,121 @@ fn after_the_stop_nothing_more_is_read_and_what_was_read_is_stored() {
     host.expect_each_once();
 }
 
+/// What a next hop says that holds chains of a forwarder's earlier life.
+fn known() -> News {
+    News {
+        welcomed: Some(vec![watchline_proto::Epoch::random()]),
+        ..News::default()
+    }
+}
+
+fn unknown() -> News {
+    News {
+        welcomed: Some(Vec::new()),
+        ..News::default()
+    }
+}
+
+const AT_END: &str = "start_at = \"end\"\n[spool]\ndirectory = \"/spool\"\n";
+
+/// TAILING 36.
+#[test]
+fn state_deleted_on_a_host_that_the_next_hop_knows_is_a_gap_and_everything_is_read() {
+    for kill in [false, true] {
+        let mut host = Host::new(AT_END);
+        host.write(10);
+        host.turns(3);
+        host.deliver();
+        assert!(
+            host.next_hop.events.is_empty(),
+            "begun before it was known where"
+        );
+        host.turn_with(known());
+        if kill {
+            host.kill();
+            host.turn();
+            host.kill();
+        }
+        host.write(5);
+        host.expect_each_once();
+        assert_eq!(host.next_hop.gaps("state_lost").len(), 1);
+        // Said once, whatever the next hop says later; and what comes later is new.
+        host.kill();
+        host.turn_with(known());
+        host.write(5);
+        host.expect_each_once();
+        assert_eq!(host.next_hop.gaps("state_lost").len(), 1);
+        let backfill = |event: &&Arrived| event.attributes.contains_key("watchline.backfill");
+        assert_eq!(
+            host.next_hop.events.iter().filter(backfill).count(),
+            0,
+            "of the origin"
+        );
+    }
+}
+
+/// TAILING 36.
+#[test]
+fn a_new_host_begins_at_the_end_and_what_is_written_while_it_waits_is_read() {
+    for answered in [true, false] {
+        let mut host = Host::new(AT_END);
+        host.write(10);
+        host.turn();
+        host.write(5);
+        std::fs::write(host.dir.path().join("new.log"), "line 1000 x\n").unwrap();
+        if answered {
+            host.turn_with(unknown());
+        } else {
+            host.turns(40);
+        }
+        host.drain();
+        let counts: Vec<_> = host.next_hop.counts().into_iter().collect();
+        let expected: Vec<_> = (10..15).chain([1000]).map(|number| (number, 1)).collect();
+        assert_eq!(counts, expected, "{answered}");
+        assert!(host.next_hop.gaps("state_lost").is_empty());
+        // It answers at last, also after a restart.
+        host.kill();
+        host.turn_with(known());
+        host.drain();
+        assert_eq!(
+            host.next_hop.gaps("state_lost").len(),
+            usize::from(!answered)
+        );
+        assert_eq!(host.next_hop.counts().len(), 6);
+    }
+}
+
+/// TAILING 36.
+#[test]
+fn a_file_created_while_the_forwarder_was_down_is_read_from_its_beginning() {
+    let mut host = Host::new(AT_END);
+    host.write(10);
+    host.turn_with(unknown());
+    host.turn();
+    host.kill();
+    std::fs::write(host.dir.path().join("new.log"), "line 1000 x\n").unwrap();
+    host.drain();
+    let counts: Vec<_> = host.next_hop.counts().into_iter().collect();
+    assert_eq!(counts, [(1000, 1)]);
+}
+
+/// TAILING 36. A next hop that holds what this very state has sent does not make it a lost one.
+#[test]
+fn chains_of_the_state_itself_do_not_make_it_a_lost_one() {
+    let mut host = Host::running("");
+    host.write(10);
+    host.turns(2);
+    host.deliver();
+    let epochs = host.next_hop.seals.iter().map(|seal| seal.epoch).collect();
+    host.kill();
+    host.turn_with(News {
+        welcomed: Some(epochs),
+        ..News::default()
+    });
+    host.expect_each_once();
+    assert!(host.next_hop.gaps("state_lost").is_empty());
+}
+
 #[derive(Debug, Clone)]
 enum Deed {
     Write(u64),

@@ -119,6 +119,16 @@ pub(crate) trait Source: Send {
     /// Takes another configuration of the same source; `false`: it is one of another kind, open it anew.
     fn reconfigure(&mut self, no: SourceNo, config: &SourceConfig, lanes: &Lanes) -> bool;
 
+    /// Says where reading begins at the first start. Sources that always begin at their beginning have nothing to do.
+    fn begin(&mut self, first_start: FirstStart) {
+        let _ = first_start;
+    }
+
+    /// Whether the first start is over, and stored.
+    fn has_begun(&self) -> bool {
+        true
+    }
+
     /// Looks at what `hints` name, and at everything with each `tick` (about a second). Losses that it finds go into the batch.
     fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>);
 
@@ -149,6 +159,16 @@ pub(crate) trait Source: Send {
     fn status(&self) -> SourceStatus;
 }
 
+/// Where reading begins when a source is started for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstStart {
+    /// Not known yet: what would begin at the end does not begin.
+    Wait,
+    AsConfigured,
+    /// The host's state was lost: at the beginning, whatever the configuration says.
+    FromBeginning,
+}
+
 /// How a source stands, for `/status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct SourceStatus {
@@ -157,6 +177,8 @@ pub(crate) struct SourceStatus {
     /// Files that are followed or cannot be read; `listed` of them are in `files`.
     pub(crate) followed: usize,
     pub(crate) unreadable: usize,
+    /// Of the unreadable, those that somebody may have planted: links, FIFOs, devices.
+    pub(crate) planted: usize,
     pub(crate) held_bytes: u64,
     pub(crate) files: Vec<FileStatus>,
     /// What is wrong with it now; `None`: nothing.
@@ -179,6 +201,7 @@ pub(crate) struct FileStatus {
 pub(crate) struct Sources {
     list: Vec<Box<dyn Source>>,
     next: usize,
+    first_start: FirstStart,
     outside: Outside,
 }
 
@@ -193,6 +216,7 @@ impl Sources {
         let mut sources = Sources {
             list: Vec::new(),
             next: 0,
+            first_start: FirstStart::AsConfigured,
             outside,
         };
         sources.reconfigure(configs, lanes, spool);
@@ -212,9 +236,26 @@ impl Sources {
             let stays = known
                 .map(|at| before.swap_remove(at))
                 .and_then(|mut source| source.reconfigure(no, config, lanes).then_some(source));
-            let source = stays.unwrap_or_else(|| config.open(no, &self.outside, lanes, spool));
+            let source = stays.unwrap_or_else(|| {
+                let mut source = config.open(no, &self.outside, lanes, spool);
+                source.begin(self.first_start);
+                source
+            });
             self.list.push(source);
         }
+    }
+
+    /// See [`Source::begin`]; holds for sources that a reload adds, too.
+    pub(crate) fn begin(&mut self, first_start: FirstStart) {
+        self.first_start = first_start;
+        for source in &mut self.list {
+            source.begin(first_start);
+        }
+    }
+
+    /// See [`Source::has_begun`].
+    pub(crate) fn have_begun(&self) -> bool {
+        self.list.iter().all(|source| source.has_begun())
     }
 
     /// See [`Source::look`].

@@ -39,7 +39,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use watchline_proto::{ClockState, Hash, Lane, Statement, wire};
+use watchline_proto::{ClockState, Epoch, Hash, Lane, Statement, wire};
 use watchline_spool as spool;
 
 pub use self::backlog::Backlog;
@@ -152,6 +152,11 @@ pub trait Owner: Send + Sync + 'static {
     fn forked(&self, forked: Forked);
     /// A durable hole found while reading (damage, dropped): a gap event is due. The reader stands behind it.
     fn hole(&self, error: spool::ReadError);
+    /// A stream is up, and the next hop holds chains of these epochs of ours: all that it remembers, newest first, or as many as it tells
+    /// of. Called before anything is sent on the stream.
+    fn welcomed(&self, held: Vec<Epoch>) {
+        let _ = held;
+    }
     /// What the next heartbeat says of us. Called at each heartbeat.
     fn vitals(&self) -> Vitals {
         Vitals::default()

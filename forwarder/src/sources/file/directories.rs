@@ -2,8 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::OsString,
-    os::unix::fs::{DirEntryExt, MetadataExt},
+    ffi::{OsStr, OsString},
+    io,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirEntryExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,8 +34,23 @@ pub(crate) struct Entry {
 struct Listing {
     /// Inode and modification time of the directory as listed; `None`: not settled.
     stamp: Option<(u64, i64)>,
+    /// Its device; why it could not be listed.
+    dev: Result<u64, io::ErrorKind>,
     entries: Arc<[Entry]>,
+    /// Places in `entries` by inode, made when asked for.
+    by_ino: Option<HashMap<u64, Vec<u32>>>,
     round: u64,
+}
+
+/// What a directory proves of the files that were in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// What is not in it is gone.
+    Listed,
+    /// It may not be listed: each name has to be looked at.
+    Unlisted,
+    /// It cannot be reached, or lies behind an empty mount point: nothing.
+    Away,
 }
 
 /// The directories that the patterns of a source lead to. One round a scan: within it each directory is looked at once.
@@ -66,15 +85,26 @@ impl Directories {
 
     /// What `directory` holds; nothing where it cannot be read.
     pub(super) fn list(&mut self, directory: &Path) -> Arc<[Entry]> {
-        let again = self.all_again || self.again.contains(directory);
         if let Some(listing) = self.listings.get(directory)
             && listing.round == self.round
         {
             return Arc::clone(&listing.entries);
         }
-        let stamp = std::fs::metadata(directory)
+        let again = self.all_again || self.again.contains(directory);
+        self.list_anew(directory, again)
+    }
+
+    /// What `directory` holds now, within a round too.
+    pub(super) fn list_now(&mut self, directory: &Path) -> Arc<[Entry]> {
+        self.list_anew(directory, false)
+    }
+
+    fn list_anew(&mut self, directory: &Path, again: bool) -> Arc<[Entry]> {
+        let meta = std::fs::metadata(directory);
+        let stamp = meta
+            .as_ref()
             .ok()
-            .map(|meta| (meta.ino(), modified_unix_nano(&meta)));
+            .map(|meta| (meta.ino(), modified_unix_nano(meta)));
         if let Some(listing) = self.listings.get_mut(directory)
             && !again
             && stamp.is_some()
@@ -83,17 +113,54 @@ impl Directories {
             listing.round = self.round;
             return Arc::clone(&listing.entries);
         }
-        let entries: Arc<[Entry]> = read(directory).into();
+        let read = meta.and_then(|meta| Ok((meta.dev(), read(directory)?)));
+        let (dev, entries) = match read {
+            Ok((dev, entries)) => (Ok(dev), entries),
+            Err(error) => (Err(error.kind()), Vec::new()),
+        };
+        let entries: Arc<[Entry]> = entries.into();
         let settled = stamp.filter(|&(_, modified)| {
-            self.now_unix_nano.saturating_sub(modified) > SETTLED_AFTER_NANOS
+            dev.is_ok() && self.now_unix_nano.saturating_sub(modified) > SETTLED_AFTER_NANOS
         });
         let listing = Listing {
             stamp: settled,
+            dev,
             entries: Arc::clone(&entries),
+            by_ino: None,
             round: self.round,
         };
         self.listings.insert(directory.to_owned(), listing);
         entries
+    }
+
+    /// Names in `directory` that lead to inode `ino`, links not followed.
+    pub(super) fn files_of(&mut self, directory: &Path, ino: u64) -> Vec<Entry> {
+        let entries = self.list(directory);
+        let Some(listing) = self.listings.get_mut(directory) else {
+            return Vec::new();
+        };
+        let by_ino = listing.by_ino.get_or_insert_with(|| {
+            let mut by_ino: HashMap<u64, Vec<u32>> = HashMap::new();
+            for (at, entry) in entries.iter().enumerate() {
+                if entry.kind == EntryKind::File {
+                    by_ino.entry(entry.ino).or_default().push(at as u32);
+                }
+            }
+            by_ino
+        });
+        let places = by_ino.get(&ino).into_iter().flatten();
+        places.map(|&at| entries[at as usize].clone()).collect()
+    }
+
+    /// What `directory` proves of a file that was in it, on device `dev`.
+    pub(super) fn proof(&mut self, directory: &Path, dev: u64) -> Proof {
+        let entries = self.list(directory);
+        match self.listings.get(directory).map(|listing| listing.dev) {
+            Some(Ok(found)) if found != dev && entries.is_empty() => Proof::Away,
+            Some(Ok(_)) => Proof::Listed,
+            Some(Err(io::ErrorKind::PermissionDenied)) => Proof::Unlisted,
+            Some(Err(_)) | None => Proof::Away,
+        }
     }
 
     /// The directories of the last round: what is worth watching.
@@ -109,7 +176,7 @@ pub(super) fn modified_unix_nano(meta: &std::fs::Metadata) -> i64 {
 }
 
 /// As [`read`], read again while names come and go: a file that is renamed meanwhile may otherwise show under neither name.
-pub(super) fn read_at_rest(directory: &Path) -> Vec<Entry> {
+pub(super) fn read_at_rest(directory: &Path) -> io::Result<Vec<Entry>> {
     const TRIES: usize = 4;
     let stamp = || {
         std::fs::metadata(directory)
@@ -117,39 +184,45 @@ pub(super) fn read_at_rest(directory: &Path) -> Vec<Entry> {
             .map(|meta| modified_unix_nano(&meta))
     };
     let mut before = stamp();
-    let mut entries = read(directory);
+    let mut entries = read(directory)?;
     for _ in 1..TRIES {
         let after = stamp();
         if after == before {
             break;
         }
         before = after;
-        entries = read(directory);
+        entries = read(directory)?;
     }
-    entries
+    Ok(entries)
 }
 
-/// What `directory` holds right now, by name; nothing where it cannot be read.
-pub(super) fn read(directory: &Path) -> Vec<Entry> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    let mut entries: Vec<Entry> = entries
-        .filter_map(Result::ok)
-        .map(|entry| {
-            let kind = match entry.file_type() {
-                Ok(kind) if kind.is_file() => EntryKind::File,
-                Ok(kind) if kind.is_dir() => EntryKind::Directory,
-                Ok(kind) if kind.is_symlink() => EntryKind::Link,
-                _ => EntryKind::Other,
-            };
-            Entry {
-                ino: entry.ino(),
-                name: entry.file_name(),
-                kind,
-            }
-        })
-        .collect();
+/// What `directory` holds right now, by name. A listing that breaks off is an error: it would prove that files are gone.
+pub(super) fn read(directory: &Path) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = match entry.file_type() {
+            Ok(kind) if kind.is_file() => EntryKind::File,
+            Ok(kind) if kind.is_dir() => EntryKind::Directory,
+            Ok(kind) if kind.is_symlink() => EntryKind::Link,
+            _ => EntryKind::Other,
+        };
+        entries.push(Entry {
+            ino: entry.ino(),
+            name: entry.file_name(),
+            kind,
+        });
+    }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    entries
+    Ok(entries)
+}
+
+/// Those of sorted `entries` that may be generations or copies of `base`: their names begin as its stem does.
+pub(super) fn named_like<'a>(entries: &'a [Entry], base: &OsStr) -> &'a [Entry] {
+    let bytes = base.as_bytes();
+    let dot = bytes.iter().rposition(|&byte| byte == b'.');
+    let stem = &bytes[..dot.filter(|&dot| dot > 0).unwrap_or(bytes.len())];
+    let from = entries.partition_point(|entry| entry.name.as_bytes() < stem);
+    let count = entries[from..].partition_point(|entry| entry.name.as_bytes().starts_with(stem));
+    &entries[from..from + count]
 }

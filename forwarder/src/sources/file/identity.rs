@@ -2,6 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
+use rustix::fs::Stat;
 use watchline_proto::Hash;
 
 /// How much of a file's beginning identifies it, at most.
@@ -14,6 +15,13 @@ pub(super) const GUARD_BYTES: usize = 256;
 pub(crate) struct Inode {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
+}
+
+impl Inode {
+    pub(super) fn of(stat: &Stat) -> Inode {
+        let (dev, ino) = (stat.st_dev, stat.st_ino);
+        Inode { dev, ino }
+    }
 }
 
 /// A hash of the first `len` bytes of a file, or of the `len` bytes before an offset.
@@ -48,6 +56,15 @@ impl Head {
             Head::Growing(bytes.to_vec())
         } else {
             Head::Full(Hash::of(&bytes[..HEAD_BYTES]))
+        }
+    }
+
+    /// `bytes` are those that `print` was made of.
+    pub(super) fn of_proven(bytes: Vec<u8>, print: Print) -> Head {
+        if bytes.len() < HEAD_BYTES {
+            Head::Growing(bytes)
+        } else {
+            Head::Full(print.hash)
         }
     }
 

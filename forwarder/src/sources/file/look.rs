@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsFd};
 
-use rustix::fs::fstat;
+use rustix::fs::{Stat, fstat};
 
 use super::{
     FileSource, directories::SETTLED_AFTER_NANOS, identity::Inode, is_gone, open::OpenError,
@@ -19,6 +19,9 @@ impl FileSource {
         let Some(tail) = self.tails.get_mut(&key) else {
             return;
         };
+        if tail.packed.is_some() {
+            return; // nothing is added to it
+        }
         let stat = match (&tail.handle, &tail.path) {
             (Some(file), _) => fstat(file.as_fd()).map_err(io::Error::from),
             (None, Some(path)) => rustix::fs::stat(path).map_err(io::Error::from),
@@ -29,13 +32,17 @@ impl FileSource {
             Err(error) if is_gone(&error) => return,
             Err(error) => return self.refuse(key, OpenError::Io(error)),
         };
-        if (Inode {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        }) != tail.inode
-        {
+        if Inode::of(&stat) != tail.inode {
             return; // the scan finds out
         }
+        self.judge(key, &stat, intake);
+    }
+
+    /// What follows from the size and the times that a file has, as the system says.
+    pub(super) fn judge(&mut self, key: FileKey, stat: &Stat, intake: &mut Intake<'_>) {
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         if size != tail.size {
             tail.idle_since = intake.now.at;
@@ -56,10 +63,10 @@ impl FileSource {
             return;
         }
         let stamp = (
-            (stat.st_mtime as i64)
+            stat.st_mtime
                 .saturating_mul(1_000_000_000)
                 .saturating_add(stat.st_mtime_nsec as i64),
-            (stat.st_ctime as i64)
+            stat.st_ctime
                 .saturating_mul(1_000_000_000)
                 .saturating_add(stat.st_ctime_nsec as i64),
         );
@@ -83,16 +90,31 @@ impl FileSource {
             Some(Err(error)) => self.refuse(key, OpenError::Io(error)),
             None => {}
         }
+        self.close_surplus(key);
     }
 
     /// A file became shorter, though not shorter than what was read of it: it was cut within what is unread, or is other content.
     pub(super) fn shrunk(&mut self, key: FileKey, intake: &mut Intake<'_>) {
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
+        if tail.is_closable() {
+            // Opened anew a network file system has to ask for the size.
+            tail.handle = None;
+        }
         if let Err(error) = self.open_again(key) {
             return self.refuse(key, error);
         }
         let Some(tail) = self.tails.get_mut(&key) else {
             return;
         };
+        let size = tail.handle.as_ref().map(|file| fstat(file.as_fd()));
+        if let Some(Ok(stat)) = size {
+            tail.size = u64::try_from(stat.st_size).unwrap_or(0);
+            if tail.size >= tail.known_size {
+                return self.queue(key);
+            }
+        }
         match tail.handle.as_ref().map(|file| tail.stands(file)) {
             Some(Ok(false)) => return self.changed(key, Change::Truncated, intake),
             Some(Ok(true)) => {}

@@ -11,9 +11,13 @@
 //! - generations that came and went between two looks are found by their rotated names, and read in order
 //! - cut (copytruncate) or rewritten: read from 0; what was unread goes on in the copy if there is one, else it is a gap
 //! - a copy beside the original follows the original's offset for as long as both agree: nothing is read twice
-//! - removed: read to its end through the handle
+//! - removed: read to its end through the handle, up to `max_held` unread bytes of such files
+//! - packed while half read, and its handle gone: the rest is read from inside the packed file; packed files are not read otherwise
+//! - its directory out of reach: nothing is taken for gone; known again by its content when it is back
+//! - generations of one name, by rotated names within the patterns too, are read in the order in which they were written
 //!
-//! Not here: what lies beyond the handle of a removed file after a restart, packed generations, network file systems' caches.
+//! Not here: what lies beyond the handle of a removed file after a restart; content that was rewritten to the same bytes in the head and
+//! before the offset.
 
 mod directories;
 mod framing;
@@ -24,6 +28,7 @@ mod look;
 mod names;
 mod old;
 mod open;
+mod packed;
 mod position;
 mod relocate;
 mod rotation;
@@ -35,6 +40,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -63,7 +69,8 @@ use crate::{
     lanes::{Lanes, Matcher},
     patterns::pattern,
     sources::{
-        Common, FileStatus, Intake, OwnFiles, Rules, Source, SourceConfig, SourceStatus, Zone,
+        Common, FileStatus, FirstStart, Intake, OwnFiles, Rules, Source, SourceConfig,
+        SourceStatus, Zone,
     },
 };
 
@@ -73,6 +80,8 @@ const LISTED_FILES: usize = 200;
 const SCANS_REST: u32 = 20;
 /// Open files of one source, at most; the ones longest idle are closed and opened again when they grow.
 const MAX_OPEN: usize = 512;
+/// … and this part of the descriptors that the process may have.
+const OPEN_SHARE: u64 = 4;
 
 /// Where reading begins in a file that is there when its source is started for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +117,8 @@ pub(crate) struct FileConfig {
     /// Files that were last written longer ago when they are first seen are not begun until they grow.
     pub(crate) ignore_older: Option<Duration>,
     pub(crate) time: Times,
+    /// Unread bytes of files that have no name any more, at most: beyond, the oldest file is given up, as a gap.
+    pub(crate) max_held: u64,
 }
 
 impl FileConfig {
@@ -134,6 +145,13 @@ impl FileConfig {
     }
 }
 
+/// Why a path is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    why: String,
+    may_be_planted: bool,
+}
+
 /// See the module. Belongs to the reader's thread.
 pub(crate) struct FileSource {
     no: SourceNo,
@@ -147,21 +165,40 @@ pub(crate) struct FileSource {
     started_before: bool,
     /// The mark of the first start is not stored yet.
     owes_first_start: bool,
+    first_start: FirstStart,
+    /// Sizes of the files that were there when it began to wait for its first start.
+    waited_with: Option<HashMap<Inode, u64>>,
     tails: BTreeMap<FileKey, Tail>,
     by_inode: HashMap<Inode, FileKey>,
     by_path: HashMap<PathBuf, FileKey>,
+    /// Tails by the last component of their names and paths.
+    by_base: HashMap<OsString, Vec<FileKey>>,
     /// Tails by the name they were found under.
     generations: HashMap<PathBuf, Vec<FileKey>>,
+    /// Tails by the name that their generations have in common.
+    families: HashMap<PathBuf, Vec<FileKey>>,
+    /// Of families with several members, those that have something that comes before the newest; by when they were found.
+    owing: HashMap<PathBuf, BTreeSet<(i64, FileKey)>>,
     /// When the last scan began.
     looked_unix_nano: Option<i64>,
     /// Positions whose file is not there, or not found yet.
     orphans: BTreeMap<FileKey, Position>,
     moved_orphans: BTreeSet<FileKey>,
+    /// Positions without a tail that events of the open batch were taken from: they go into its frame.
+    read_since: BTreeSet<FileKey>,
     removed: BTreeSet<FileKey>,
+    /// Tails with something to read. One that is not `queued` has been read in the turn of another.
     ready: VecDeque<FileKey>,
     directories: Directories,
+    /// Tails that another name leads to since this scan began.
+    relocated: Vec<FileKey>,
+    /// Directories that positions wait for, and since when.
+    away: HashMap<PathBuf, Instant>,
     /// Paths that cannot be read, and why; said once each.
-    refused: BTreeMap<PathBuf, String>,
+    refused: BTreeMap<PathBuf, Refusal>,
+    /// Handles that are open, about: counted anew with each tick.
+    open_files: usize,
+    max_open: usize,
     aliases: HashSet<PathBuf>,
     too_old: HashMap<PathBuf, TooOld>,
     rounds: u64,
@@ -201,17 +238,27 @@ impl FileSource {
             own,
             started_before,
             owes_first_start: !started_before,
+            first_start: FirstStart::AsConfigured,
+            waited_with: None,
             tails: BTreeMap::new(),
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
+            by_base: HashMap::new(),
             generations: HashMap::new(),
+            families: HashMap::new(),
+            owing: HashMap::new(),
             looked_unix_nano: None,
             orphans: positions,
             moved_orphans: BTreeSet::new(),
+            read_since: BTreeSet::new(),
             removed: BTreeSet::new(),
             ready: VecDeque::new(),
             directories: Directories::default(),
+            relocated: Vec::new(),
+            away: HashMap::new(),
             refused: BTreeMap::new(),
+            open_files: 0,
+            max_open: max_open(),
             aliases: HashSet::new(),
             too_old: HashMap::new(),
             rounds: 0,
@@ -232,6 +279,9 @@ impl FileSource {
 
     /// Looks at what `hints` name, and at everything with each `tick` (about a second). Losses that it finds go into the intake's batch.
     pub(crate) fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>) {
+        if self.waits_to_begin() {
+            return self.remember_sizes();
+        }
         if tick || hints.everything {
             let all: Vec<FileKey> = self.tails.keys().copied().collect();
             for key in all {
@@ -259,6 +309,7 @@ impl FileSource {
         }
         if tick {
             self.follow_copies();
+            self.give_up_held(intake);
             self.flush_waiting(intake.now);
             self.close_idle(intake.now);
         }
@@ -267,12 +318,15 @@ impl FileSource {
     /// Reads a block of the next file that has something; `false` when none has.
     pub(crate) fn read(&mut self, intake: &mut Intake<'_>) -> bool {
         for _ in 0..self.ready.len() {
-            let Some(key) = self.ready.pop_front() else {
+            let Some(mut key) = self.ready.pop_front() else {
                 break;
             };
-            if self.waits_for_older(key) {
-                self.ready.push_back(key);
+            if !self.tails.get(&key).is_some_and(|tail| tail.queued) {
                 continue;
+            }
+            if let Some(older) = self.comes_before(key) {
+                self.ready.push_back(key);
+                key = older;
             }
             let Some(tail) = self.tails.get_mut(&key) else {
                 continue;
@@ -300,14 +354,21 @@ impl FileSource {
                 Taken::Some { more } => {
                     if more {
                         self.queue(key);
+                    } else if !self.unpack_more(key, intake) {
+                        self.close_surplus(key);
                     }
+                    self.settle(key);
                     return true;
                 }
                 Taken::NoRoom => {
                     self.queue(key);
                     return true;
                 }
-                Taken::Nothing => {}
+                Taken::Nothing => {
+                    if !self.unpack_more(key, intake) {
+                        self.close_surplus(key);
+                    }
+                }
                 Taken::Changed(change) => self.changed(key, change, intake),
                 Taken::Failed(error) => self.refuse(key, OpenError::Io(error)),
             }
@@ -340,18 +401,21 @@ impl FileSource {
             size: tail.size,
             lag_bytes: tail.unread_bytes(),
             note: match (&tail.path, tail.copy_of, tail.in_pattern) {
+                _ if tail.packed.is_some() => {
+                    Some(format!("was {}, and is packed", path_text(&tail.name)))
+                }
                 (None, ..) => Some("has no name any more".to_owned()),
                 (_, Some(_), _) => Some("a copy of a file that is followed".to_owned()),
                 (_, _, false) => Some(format!("was {}", path_text(&tail.name))),
                 _ => None,
             },
         });
-        let refused = self.refused.iter().map(|(path, why)| FileStatus {
+        let refused = self.refused.iter().map(|(path, refusal)| FileStatus {
             path: path_text(path),
             offset: 0,
             size: 0,
             lag_bytes: 0,
-            note: Some(why.clone()),
+            note: Some(refusal.why.clone()),
         });
         let count = self.tails.len() + self.refused.len();
         (count, refused.chain(followed).take(most).collect())
@@ -367,20 +431,40 @@ impl FileSource {
         }
     }
 
-    /// An older generation of the same name comes first, as long as it has something.
-    fn waits_for_older(&self, key: FileKey) -> bool {
-        let Some(tail) = self.tails.get(&key) else {
-            return false;
-        };
-        let Some(generations) = self
+    /// The older generation that has to be read first: of the same name as long as it has something, of the same family what it had when
+    /// its newest was found. What only looks like a generation holds nobody up for longer.
+    fn comes_before(&self, key: FileKey) -> Option<FileKey> {
+        let tail = self.tails.get(&key)?;
+        let named = self
             .generations
             .get(&tail.name)
-            .filter(|keys| keys.len() > 1)
-        else {
-            return false;
-        };
-        let mut older = generations.iter().filter_map(|other| self.tails.get(other));
-        older.any(|other| other.queued && other.found_unix_nano < tail.found_unix_nano)
+            .filter(|keys| keys.len() > 1);
+        let named = named
+            .into_iter()
+            .flatten()
+            .filter_map(|other| self.tails.get(other))
+            .filter(|other| other.queued && other.found_unix_nano < tail.found_unix_nano);
+        let before = ..(tail.found_unix_nano, FileKey::FIRST);
+        let owing = self.owing.get(&tail.family).into_iter();
+        let owing = owing
+            .flat_map(|owing| owing.range(before))
+            .filter_map(|(_, other)| self.tails.get(other))
+            .find(|other| other.queued && other.copy_of.is_none());
+        let oldest = named.chain(owing).min_by_key(|other| other.found_unix_nano);
+        oldest.map(|other| other.key)
+    }
+
+    /// A family waits no longer for what has been read.
+    fn settle(&mut self, key: FileKey) {
+        if let Some(tail) = self.tails.get(&key)
+            && tail.offset >= tail.owed_until
+            && let Some(owing) = self.owing.get_mut(&tail.family)
+        {
+            owing.remove(&(tail.found_unix_nano, key));
+            if owing.is_empty() {
+                self.owing.remove(&tail.family);
+            }
+        }
     }
 
     fn flush_waiting(&mut self, now: Moment) {
@@ -405,19 +489,22 @@ impl FileSource {
         }
         let path = tail.path.as_deref().ok_or(OpenError::NotFound)?;
         let (file, stat) = open::open(path)?;
-        if (Inode {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        }) != tail.inode
-        {
+        if Inode::of(&stat) != tail.inode {
             return Err(OpenError::NotFound);
         }
         tail.handle = Some(file);
+        self.open_files += 1;
         Ok(())
     }
 
-    /// Says once that a file cannot be read; it is tried again with each scan.
+    /// Says once that a file cannot be read; it is tried again with each scan, opened anew where it has a name.
     fn refuse(&mut self, key: FileKey, error: OpenError) {
+        if let Some(tail) = self.tails.get_mut(&key)
+            && tail.is_closable()
+        {
+            tail.handle = None;
+            self.open_files = self.open_files.saturating_sub(1);
+        }
         if let Some(path) = self.tails.get(&key).and_then(|tail| tail.path.clone())
             && !matches!(error, OpenError::NotFound)
         {
@@ -430,9 +517,13 @@ impl FileSource {
             OpenError::Io(cause) => format!("{error}: {cause}"),
             other => other.to_string(),
         };
-        if self.refused.get(&path) != Some(&why) {
-            tracing::warn!(source = %self.config.name, path = %path.display(), why, "file cannot be read");
-            self.refused.insert(path, why);
+        let refusal = Refusal {
+            why,
+            may_be_planted: error.may_be_planted(),
+        };
+        if self.refused.get(&path) != Some(&refusal) {
+            tracing::warn!(source = %self.config.name, path = %path.display(), why = refusal.why, "file cannot be read");
+            self.refused.insert(path, refusal);
         }
     }
 }
@@ -448,6 +539,14 @@ impl Source for FileSource {
         };
         self.reconfigure(no, config.clone(), lanes);
         true
+    }
+
+    fn begin(&mut self, first_start: FirstStart) {
+        self.first_start = first_start;
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.owes_first_start
     }
 
     fn look(&mut self, hints: &Hints, tick: bool, intake: &mut Intake<'_>) {
@@ -486,16 +585,31 @@ impl Source for FileSource {
 
     fn status(&self) -> SourceStatus {
         let (followed, files) = self.status(LISTED_FILES);
+        let planted = self.refused.values();
+        let trouble = self.away.keys().next().map(|directory| {
+            format!(
+                "{} cannot be reached: its files are waited for",
+                path_text(directory)
+            )
+        });
         SourceStatus {
             name: self.config.name.clone(),
             kind: "file",
             followed,
             unreadable: self.refused.len(),
+            planted: planted.filter(|refusal| refusal.may_be_planted).count(),
             held_bytes: self.held_bytes(),
             files,
-            trouble: None,
+            trouble,
         }
     }
+}
+
+/// What one source may keep open of the descriptors that this process has.
+fn max_open() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let share = limit.map_or(u64::MAX, |limit| limit / OPEN_SHARE);
+    usize::try_from(share).map_or(MAX_OPEN, |share| share.clamp(2, MAX_OPEN))
 }
 
 /// So that a failure to read is not taken for an end.

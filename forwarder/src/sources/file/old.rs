@@ -47,11 +47,7 @@ impl FileSource {
             return false;
         };
         rustix::fs::stat(path).is_ok_and(|stat| {
-            let inode = Inode {
-                dev: stat.st_dev,
-                ino: stat.st_ino,
-            };
-            inode == old.inode
+            Inode::of(&stat) == old.inode
                 && u64::try_from(stat.st_size).is_ok_and(|size| size == old.size)
                 && self.is_old(stat.st_mtime as i64, intake)
         })

@@ -2,7 +2,8 @@
 //!
 //! Whoever may write a directory can plant a link in it to a file that only the forwarder may read, or a FIFO to block on. So each
 //! component of a path is looked at before it is entered: a symbolic link is followed only if root owns it or the owner of
-//! what it leads to; what is opened in the end is a regular file, opened without blocking.
+//! what it leads to; what is opened in the end is a regular file, opened without blocking. A file that has several names is read only where
+//! everybody who may write the directory may read the file anyway: a hard link shows nothing of who made it.
 
 use std::{
     collections::VecDeque,
@@ -29,8 +30,32 @@ pub(crate) enum OpenError {
     PlantedLink,
     #[error("leads through more than {MAX_LINKS} links")]
     LinkLoop,
+    /// Whoever may write the directory may have made it, to have a file read that they may not read.
+    #[error("is a hard link in a directory that somebody may write who may not read the file")]
+    PlantedHardLink,
+    #[error("is packed: what is in it was read before, or from the file that it was")]
+    Packed,
     #[error("cannot be opened")]
     Io(#[source] io::Error),
+}
+
+impl OpenError {
+    /// Whether somebody may have put it there to be read, or to be blocked on.
+    pub(super) fn may_be_planted(&self) -> bool {
+        match self {
+            OpenError::NotRegular
+            | OpenError::PlantedLink
+            | OpenError::PlantedHardLink
+            | OpenError::LinkLoop => true,
+            OpenError::NotFound | OpenError::Packed | OpenError::Io(_) => false,
+        }
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        OpenError::Io(error)
+    }
 }
 
 impl From<rustix::io::Errno> for OpenError {
@@ -100,9 +125,22 @@ pub(crate) fn open(path: &Path) -> Result<(File, Stat), OpenError> {
         if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
             return Err(OpenError::NotFound);
         }
+        if opened.st_nlink > 1 && !writers_may_read(&fstat(&directory)?, &opened) {
+            return Err(OpenError::PlantedHardLink);
+        }
         return Ok((File::from(file), opened));
     }
     Err(OpenError::NotRegular)
+}
+
+/// Whether everybody who may make a link in `directory` may read `file` too. The owner of a file may always make it readable.
+fn writers_may_read(directory: &Stat, file: &Stat) -> bool {
+    let by_all = file.st_mode & 0o004 != 0;
+    let owner = directory.st_uid == 0 || directory.st_uid == file.st_uid || by_all;
+    let by_group = directory.st_gid == file.st_gid && file.st_mode & 0o040 != 0;
+    let group = directory.st_mode & 0o020 == 0 || by_group || by_all;
+    let others = directory.st_mode & 0o002 == 0 || by_all;
+    owner && group && others
 }
 
 /// Puts the components of `path` in front of what is left to walk.
@@ -118,7 +156,7 @@ fn push_components(left: &mut VecDeque<OsString>, path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{chown, lchown, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
     use super::*;
 
@@ -175,5 +213,40 @@ mod tests {
             open(&link).is_ok(),
             "a link to one's own file gives nothing away"
         );
+    }
+
+    /// TAILING 21.
+    #[test]
+    fn a_hard_link_that_a_writer_of_the_directory_may_have_planted_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, theirs) = (dir.path().join("secret"), dir.path().join("theirs"));
+        std::fs::write(&secret, "x\n").unwrap();
+        std::fs::create_dir(&theirs).unwrap();
+        let link = theirs.join("app.log");
+        std::fs::hard_link(&secret, &link).unwrap();
+        let mode = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&secret, 0o600);
+        mode(&theirs, 0o755);
+        assert!(
+            open(&link).is_ok(),
+            "only the owner of both may have made it"
+        );
+        for writable in [0o775, 0o757] {
+            mode(&theirs, writable);
+            mode(&secret, 0o600);
+            assert!(matches!(open(&link), Err(OpenError::PlantedHardLink)));
+            mode(&secret, 0o644);
+            assert!(open(&link).is_ok(), "everybody may read it");
+        }
+        mode(&theirs, 0o755);
+        mode(&secret, 0o600);
+        if rustix::process::geteuid().is_root() {
+            chown(&theirs, Some(4242), Some(4242)).unwrap();
+            assert!(matches!(open(&link), Err(OpenError::PlantedHardLink)));
+            std::fs::remove_file(&secret).unwrap();
+            assert!(open(&link).is_ok(), "a file with one name");
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! How far a file has been read, as it is kept in the spool's state.
 //!
-//! A position is stored in the very frame that holds the events read up to it, under `position/<source>/<file key>`. Format 1, little endian:
+//! A position is stored in the very frame that holds the events read up to it, under `position/<source>/<file key>`. Format 2, little endian:
 //!
 //! ```text
-//! version u8 = 1 | dev u64 | ino u64 | offset u64 | head: length u16, SHA-256 | guard: length u16, SHA-256 |
+//! version u8 = 2 | dev u64 | ino u64 | offset u64 | head: length u16, SHA-256 | guard: length u16, SHA-256 |
 //! line u8, skipped u64 | backfill end u64 | known size u64 | found i64 | confirmed i64 | missing since i64 | flags u8 |
 //! original's key u64 | name: length u16, bytes | path: length u16, bytes
 //! ```
+//!
+//! Flags: 1 its own inode has other content by now, 2 at the end of a hole that began with the file, 4 `path` is the file packed, `inode` its
+//! inode. Format 1 is the same with the first flag only; it is read, and written as format 2 when the position moves.
 
 use std::{
     ffi::OsStr,
@@ -20,12 +23,19 @@ use watchline_proto::Hash;
 
 use super::identity::{Inode, Print};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FLAG_REPLACED: u8 = 1;
+const FLAG_HOLE: u8 = 2;
+const FLAG_PACKED: u8 = 4;
 
 /// Names one file's contents for as long as its position is kept, whatever becomes of its path and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FileKey(pub(super) u64);
+
+impl FileKey {
+    /// Not after any other.
+    pub(super) const FIRST: FileKey = FileKey(0);
+}
 
 impl fmt::Display for FileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,6 +79,10 @@ pub(crate) struct Position {
     pub(super) missing_since_unix_nano: i64,
     /// Its own inode has other content by now.
     pub(super) replaced: bool,
+    /// Everything before the offset is a hole of NUL bytes; nothing said so yet.
+    pub(super) in_hole: bool,
+    /// `path` and `inode` are those of the packed file in which it goes on.
+    pub(super) packed: bool,
     /// This file is a copy of that one, and follows its offset for as long as they agree.
     pub(super) copy_of: Option<FileKey>,
 }
@@ -109,7 +123,13 @@ impl Position {
         out.put_i64_le(self.found_unix_nano);
         out.put_i64_le(self.confirmed_unix_nano);
         out.put_i64_le(self.missing_since_unix_nano);
-        out.put_u8(if self.replaced { FLAG_REPLACED } else { 0 });
+        let flags = [
+            (self.replaced, FLAG_REPLACED),
+            (self.in_hole, FLAG_HOLE),
+            (self.packed, FLAG_PACKED),
+        ];
+        let set = flags.iter().filter(|(is_set, _)| *is_set);
+        out.put_u8(set.map(|(_, flag)| flag).sum());
         out.put_u64_le(self.copy_of.map_or(0, |key| key.0));
         for text in [name, path] {
             // A path is at most PATH_MAX (4096) bytes long.
@@ -139,6 +159,7 @@ impl Position {
             )))
         }
         fn fixed(bytes: &mut &[u8]) -> Result<Position, bytes::TryGetError> {
+            let flags;
             Ok(Position {
                 inode: Inode {
                     dev: bytes.try_get_u64_le()?,
@@ -157,7 +178,12 @@ impl Position {
                 found_unix_nano: bytes.try_get_i64_le()?,
                 confirmed_unix_nano: bytes.try_get_i64_le()?,
                 missing_since_unix_nano: bytes.try_get_i64_le()?,
-                replaced: bytes.try_get_u8()? & FLAG_REPLACED != 0,
+                replaced: {
+                    flags = bytes.try_get_u8()?;
+                    flags & FLAG_REPLACED != 0
+                },
+                in_hole: flags & FLAG_HOLE != 0,
+                packed: flags & FLAG_PACKED != 0,
                 copy_of: Some(bytes.try_get_u64_le()?)
                     .filter(|&key| key != 0)
                     .map(FileKey),
@@ -165,12 +191,14 @@ impl Position {
                 path: PathBuf::new(),
             })
         }
-        match bytes.try_get_u8() {
-            Ok(VERSION) => {}
-            Ok(other) => return Err(PositionError::Version(other)),
-            Err(_) => return Err(PositionError::Malformed),
+        let version = bytes.try_get_u8().map_err(|_| PositionError::Malformed)?;
+        if !(1..=VERSION).contains(&version) {
+            return Err(PositionError::Version(version));
         }
         let mut position = fixed(&mut bytes).map_err(|_| PositionError::Malformed)?;
+        if version == 1 {
+            (position.in_hole, position.packed) = (false, false);
+        }
         position.name = text(&mut bytes).ok_or(PositionError::Malformed)?;
         position.path = text(&mut bytes).ok_or(PositionError::Malformed)?;
         if usize::from(position.head.len) > super::identity::HEAD_BYTES
@@ -212,6 +240,8 @@ mod tests {
             confirmed_unix_nano: 1_700_000_000_000_000_001,
             missing_since_unix_nano: 1_700_000_000_000_000_002,
             replaced: true,
+            in_hole: false,
+            packed: false,
             copy_of: Some(FileKey(5)),
         }
     }
@@ -226,12 +256,30 @@ mod tests {
         0500000000000000\
         11002f7661722f6c6f672f617574682e6c6f6713002f7661722f6c6f672f617574682e6c6f672e31";
 
+    /// TAILING 33.
     #[test]
-    fn format_1_is_read_as_it_was_written() {
-        assert_eq!(hex::encode(sample().encode()), SAMPLE_1);
+    fn format_1_is_read_as_it_was_written_and_migrated() {
+        let old = hex::decode(SAMPLE_1).unwrap();
+        assert_eq!(Position::decode(&old).unwrap(), sample());
+        let new = sample().encode();
+        assert_eq!((old[0], new[0]), (1, 2));
+        assert_eq!(old[1..], new[1..]);
+    }
+
+    #[test]
+    fn format_2_is_read_as_it_was_written() {
+        let sample = Position {
+            in_hole: true,
+            packed: true,
+            ..sample()
+        };
+        let stored = SAMPLE_1
+            .replacen("01", "02", 1)
+            .replace("9c9717010500", "9c9717070500");
+        assert_eq!(hex::encode(sample.encode()), stored);
         assert_eq!(
-            Position::decode(&hex::decode(SAMPLE_1).unwrap()).unwrap(),
-            sample()
+            Position::decode(&hex::decode(stored).unwrap()).unwrap(),
+            sample
         );
     }
 
@@ -241,6 +289,6 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Position::decode(&bytes[..end]).is_err(), "cut at {end}");
         }
-        assert_eq!(Position::decode(&[2]), Err(PositionError::Version(2)));
+        assert_eq!(Position::decode(&[3]), Err(PositionError::Version(3)));
     }
 }

@@ -1,22 +1,25 @@
 //! Where files are that no pattern leads to any more, and which ones came and went unseen.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
 };
 
 use super::{
     FileSource,
-    directories::{self, Entry, EntryKind, SETTLED_AFTER_NANOS, modified_unix_nano},
+    directories::{self, Entry, EntryKind, Proof, SETTLED_AFTER_NANOS, modified_unix_nano},
     identity::Inode,
-    names, open,
-    position::FileKey,
-    scan::{Found, leads_to},
-    tail::{Change, Moved},
+    keeping::{REMEMBER_FOR, is_removed},
+    names,
+    open::{self, OpenError},
+    position::{FileKey, Position},
+    scan::{Found, New, leads_to},
+    tail::{Change, Moved, standing},
 };
 use crate::sources::Intake;
 
-/// Generations that came and went between two looks: no more are looked for at once.
+/// Generations of one name that came and went between two looks: no more are looked for at once.
 const MAX_MISSED: usize = 64;
 
 impl FileSource {
@@ -36,27 +39,69 @@ impl FileSource {
             let (inode, Some(path)) = (tail.inode, tail.path.clone()) else {
                 continue;
             };
+            let removed = tail.handle.as_ref().is_some_and(is_removed);
             if self.lies_at(&path, inode) {
                 continue;
             }
+            if !removed && self.is_away(&path, inode, intake) {
+                // As after a restart: known again by its content when it is back.
+                if let Some(mut position) = self.forget(key) {
+                    position.path = path;
+                    self.orphans.insert(key, position);
+                }
+                continue;
+            }
             if let Some(now_at) = self.named_in(path.parent(), inode) {
-                tracing::debug!(source = %self.config.name, path = %path.display(), now_at = %now_at.display(), "file was renamed");
-                self.moved_to(key, now_at);
-                continue;
+                match self.is_it(key, &now_at) {
+                    Ok(true) => {
+                        tracing::debug!(source = %self.config.name, path = %path.display(), now_at = %now_at.display(), "file was renamed");
+                        self.moved_to(key, now_at);
+                        continue;
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.refuse_path(now_at, &error);
+                        continue;
+                    }
+                }
             }
-            if self.by_path.get(&path) == Some(&key) {
-                self.by_path.remove(&path);
-            }
-            let Some(tail) = self.tails.get_mut(&key) else {
-                continue;
-            };
-            tail.path = None;
-            tail.idle_since = intake.now.at;
-            if tail.handle.is_none()
-                && let Some(mut position) = self.forget(key)
-            {
+            self.unname(key, intake);
+            let is_closed = self
+                .tails
+                .get(&key)
+                .is_some_and(|tail| tail.handle.is_none());
+            if is_closed && let Some(mut position) = self.forget(key) {
                 position.path = path;
                 self.missing(key, position, intake);
+            }
+        }
+    }
+
+    /// Whether what lies at `path` is the file itself, not another one that was given its inode. While it is open, nobody is.
+    fn is_it(&self, key: FileKey, path: &Path) -> Result<bool, OpenError> {
+        let Some(tail) = self.tails.get(&key) else {
+            return Ok(false);
+        };
+        if tail.handle.is_some() {
+            return Ok(true);
+        }
+        match open::open(path) {
+            Ok((file, _)) => Ok(tail.stands(&file)?),
+            Err(OpenError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// No name leads to the file any more.
+    fn unname(&mut self, key: FileKey, intake: &Intake<'_>) {
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return;
+        };
+        tail.idle_since = intake.now.at;
+        if let Some(path) = tail.path.take() {
+            self.forget_base(&path, key);
+            if self.by_path.get(&path) == Some(&key) {
+                self.by_path.remove(&path);
             }
         }
     }
@@ -67,15 +112,15 @@ impl FileSource {
         changed: &mut Vec<(FileKey, Change)>,
         intake: &mut Intake<'_>,
     ) {
-        let lost = |position: &super::Position| {
-            position.missing_since_unix_nano == 0 && !position.replaced
-        };
+        let lost =
+            |position: &Position| position.missing_since_unix_nano == 0 && !position.replaced;
         let keys: Vec<FileKey> = self
             .orphans
             .iter()
             .filter(|(_, position)| lost(position))
             .map(|(&key, _)| key)
             .collect();
+        let mut away = HashMap::new();
         for key in keys {
             if changed.iter().any(|(other, _)| *other == key) {
                 continue;
@@ -83,7 +128,7 @@ impl FileSource {
             let Some(position) = self.orphans.get(&key) else {
                 continue;
             };
-            let (path, inode) = (position.path.clone(), position.inode);
+            let (path, inode, packed) = (position.path.clone(), position.inode, position.packed);
             if self.by_inode.contains_key(&inode) {
                 self.orphans.remove(&key);
                 self.removed.insert(key);
@@ -94,17 +139,49 @@ impl FileSource {
             } else {
                 self.named_in(path.parent(), inode)
             };
-            let found = named.and_then(|path| {
-                open::open(&path)
-                    .ok()
-                    .map(|(file, stat)| Found { path, file, stat })
-            });
-            if let Some(found) = found.filter(|found| found.inode() == inode) {
-                // Given back where it has other content: no pattern leads to it, so it is nobody's.
-                let _ = self.resume(key, found, false, changed, intake);
-            } else if let Some(position) = self.orphans.remove(&key) {
-                self.missing(key, position, intake);
+            if named.is_none() && self.is_away(&path, inode, intake) {
+                if let Some(directory) = path.parent() {
+                    let since = self.away.get(directory).copied();
+                    away.insert(directory.to_owned(), since.unwrap_or(intake.now.at));
+                }
+                continue;
             }
+            let found = named.map(|path| open::open(&path).map(|opened| Found::new(path, opened)));
+            match found {
+                Some(Ok(found)) if found.inode() == inode && packed => {
+                    self.go_on_packed(key, found, intake);
+                }
+                // Given back where it has other content: no pattern leads to it, so it is nobody's.
+                Some(Ok(found)) if found.inode() == inode => {
+                    let _ = self.resume(key, found, false, changed, intake);
+                }
+                // Tried again with the next scan.
+                Some(Err(error)) if !matches!(error, OpenError::NotFound) => {
+                    self.refuse_path(path, &error);
+                }
+                _ => {
+                    if let Some(position) = self.orphans.remove(&key) {
+                        self.missing(key, position, intake);
+                    }
+                }
+            }
+        }
+        self.away = away;
+    }
+
+    /// Whether nothing proves that a file is gone: its directory cannot be reached just now. After a day it is gone all the same.
+    fn is_away(&mut self, path: &Path, inode: Inode, intake: &Intake<'_>) -> bool {
+        let Some(directory) = path.parent() else {
+            return false;
+        };
+        match self.directories.proof(directory, inode.dev) {
+            Proof::Listed => false,
+            Proof::Unlisted => !std::fs::symlink_metadata(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound),
+            Proof::Away => self
+                .away
+                .get(directory)
+                .is_none_or(|&since| intake.now.at.saturating_duration_since(since) < REMEMBER_FOR),
         }
     }
 
@@ -124,12 +201,9 @@ impl FileSource {
     /// The name of an inode in a directory.
     pub(super) fn named_in(&mut self, directory: Option<&Path>, inode: Inode) -> Option<PathBuf> {
         let directory = directory?;
-        let entries = self.directories.list(directory);
-        let mut named = entries
-            .iter()
-            .filter(|entry| entry.kind == EntryKind::File && entry.ino == inode.ino);
+        let named = self.directories.files_of(directory, inode.ino);
         named
-            .by_ref()
+            .into_iter()
             .map(|entry| directory.join(&entry.name))
             .find(|path| leads_to(path, inode))
     }
@@ -138,62 +212,125 @@ impl FileSource {
         let Some(tail) = self.tails.get_mut(&key) else {
             return;
         };
-        if let Some(before) = tail.path.replace(path.clone())
-            && self.by_path.get(&before) == Some(&key)
-        {
-            self.by_path.remove(&before);
-        }
+        let before = tail.path.replace(path.clone());
         tail.moved = tail.moved.max(Moved::Found);
+        self.relocated.push(key);
+        if let Some(before) = before {
+            self.forget_base(&before, key);
+            if self.by_path.get(&before) == Some(&key) {
+                self.by_path.remove(&before);
+            }
+        }
+        self.know_base(&path, key);
         self.by_path.insert(path, key);
     }
 
-    /// A name leads to a new file, or to none: generations since the one that was last seen under it may have been renamed already, to names
-    /// that no pattern leads to. Those written to after the old one was last seen under the name are read too, oldest first.
+    /// What was found, and generations that were missed: of a name that leads to a new file, or to none, generations since the one that
+    /// was last seen under it may have been renamed already, to names that no pattern leads to. Those written to after the old one was last
+    /// seen under the name are read too.
     ///
-    /// The directory is read anew: the new file was opened after this round's listing, and one may have come and gone between.
-    pub(super) fn find_missed(
-        &mut self,
-        name: &Path,
+    /// The directories are read anew, once each: the new files were opened after this round's listing, and others may have come and
+    /// gone between.
+    pub(super) fn with_missed(
+        &self,
+        found: Vec<Found>,
         matched: &BTreeMap<PathBuf, Entry>,
-        intake: &Intake<'_>,
-    ) {
+    ) -> Vec<New> {
+        let absent = self
+            .generations
+            .keys()
+            .filter(|name| !matched.contains_key(*name));
+        let appeared = found.iter().map(|new| &new.path);
+        let names: BTreeSet<PathBuf> = absent.chain(appeared).cloned().collect();
+        let mut missed = Missed {
+            source: self,
+            matched,
+            followed: None,
+            orphans: HashMap::new(),
+            last_confirmed: HashMap::new(),
+            listings: HashMap::new(),
+            seen: found.iter().map(Found::inode).collect(),
+        };
+        let mut new = Vec::new();
+        for name in names {
+            missed.find(&name, &mut new);
+        }
+        new.extend(found.into_iter().map(|found| New {
+            name: found.path.clone(),
+            found,
+            in_pattern: true,
+        }));
+        new
+    }
+}
+
+/// A search for generations that came and went between two looks.
+struct Missed<'a> {
+    source: &'a FileSource,
+    matched: &'a BTreeMap<PathBuf, Entry>,
+    /// Inodes of files that are followed; made when they are needed.
+    followed: Option<HashSet<u64>>,
+    /// Positions without a file by their inodes; made with `followed`.
+    orphans: HashMap<u64, Vec<&'a Position>>,
+    /// When names were last seen to lead to the file of an orphan; made with `followed`.
+    last_confirmed: HashMap<&'a Path, i64>,
+    listings: HashMap<PathBuf, Vec<Entry>>,
+    /// Inodes that were found already.
+    seen: HashSet<Inode>,
+}
+
+impl Missed<'_> {
+    fn find(&mut self, name: &Path, new: &mut Vec<New>) {
         let (Some(directory), Some(base)) = (name.parent(), name.file_name()) else {
             return;
         };
-        let tails = self
-            .generations
-            .get(name)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.tails.get(key));
-        let tails = tails.map(|tail| tail.confirmed_unix_nano);
-        let orphans = self
-            .orphans
-            .values()
-            .filter(|position| position.name == name);
+        let source = self.source;
+        if self.followed.is_none() {
+            let tails = source.by_inode.keys().map(|inode| inode.ino);
+            self.followed = Some(tails.collect());
+            for position in source.orphans.values() {
+                if !position.replaced {
+                    let at = self.orphans.entry(position.inode.ino).or_default();
+                    at.push(position);
+                }
+                let last = self.last_confirmed.entry(&position.name).or_default();
+                *last = position.confirmed_unix_nano.max(*last);
+            }
+        }
+        let generations = source.generations.get(name).into_iter().flatten();
+        let confirmed = generations
+            .filter_map(|key| source.tails.get(key))
+            .map(|tail| tail.confirmed_unix_nano)
+            .chain(self.last_confirmed.get(name).copied())
+            .max();
         // A name that led nowhere at the last look has no generation that was seen: then all since that look were missed.
-        let Some(confirmed) = tails
-            .chain(orphans.map(|position| position.confirmed_unix_nano))
-            .max()
-            .or(self.looked_unix_nano)
-        else {
+        let Some(confirmed) = confirmed.or(source.looked_unix_nano) else {
             return;
         };
-        let followed: HashSet<u64> = self.by_inode.keys().map(|inode| inode.ino).collect();
-        let mut missed = Vec::new();
-        for entry in directories::read_at_rest(directory) {
+        let entries = self
+            .listings
+            .entry(directory.to_owned())
+            .or_insert_with(|| directories::read_at_rest(directory).unwrap_or_default());
+        let mut count = 0;
+        for entry in directories::named_like(entries, base) {
+            let known = self
+                .followed
+                .as_ref()
+                .is_some_and(|known| known.contains(&entry.ino));
             if entry.kind != EntryKind::File
                 || !names::is_rotated(base, &entry.name)
                 || names::is_packed(&entry.name)
-                || followed.contains(&entry.ino)
+                || known
+                || count >= MAX_MISSED
             {
                 continue;
             }
             let path = directory.join(&entry.name);
-            let is_matched = matched
+            let is_matched = self
+                .matched
                 .get(&path)
                 .is_some_and(|listed| listed.ino == entry.ino);
-            if is_matched || self.config.exclude.covers(&path) {
+            if is_matched || source.config.exclude.covers(&path) {
                 continue;
             }
             let modified =
@@ -202,24 +339,32 @@ impl FileSource {
             if modified.saturating_add(SETTLED_AFTER_NANOS / 5) < confirmed {
                 continue;
             }
-            if let Ok((file, stat)) = open::open(&path) {
-                missed.push((modified, Found { path, file, stat }));
+            let Ok(opened) = open::open(&path) else {
+                continue;
+            };
+            // Known by its content: an inode alone may have been given to another file since.
+            let mut orphans = self.orphans.get(&entry.ino).into_iter().flatten();
+            let is_known = |position: &&Position| {
+                standing(position, &opened.0).is_ok_and(|standing| standing.is_ok())
+            };
+            if orphans.any(is_known) {
+                continue;
             }
-        }
-        missed.sort_by_key(|(modified, _)| *modified);
-        for (_, found) in missed.into_iter().take(MAX_MISSED) {
-            let known = self
-                .orphans
-                .values()
-                .any(|position| position.inode == found.inode() && !position.replaced);
-            if !known
-                && !self
-                    .own
-                    .covers(&found.path, found.inode().dev, found.inode().ino)
-            {
-                tracing::debug!(source = %self.config.name, path = %found.path.display(), "found a generation that was never seen under its name");
-                self.begin(name.to_owned(), found, false, intake);
+            let mut found = Found::new(path, opened);
+            let inode = found.inode();
+            if !self.seen.insert(inode) || source.own.covers(&found.path, inode.dev, inode.ino) {
+                continue;
             }
+            if new.len() >= source.max_open / 4 {
+                found.close();
+            }
+            tracing::debug!(source = %source.config.name, path = %found.path.display(), "found a generation that was never seen under its name");
+            count += 1;
+            new.push(New {
+                name: name.to_owned(),
+                found,
+                in_pattern: false,
+            });
         }
     }
 }

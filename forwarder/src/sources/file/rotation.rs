@@ -1,12 +1,15 @@
 //! What becomes of content that is no longer where it was: copies, cuts, losses.
 
-use std::{fs::File, io, os::fd::AsFd, path::Path};
+use std::{ffi::OsStr, fs::File, io, os::fd::AsFd, path::Path};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::{
     FileSource,
     directories::{self, EntryKind},
     identity::{Guard, HEAD_BYTES, Inode, read_whole},
-    names, open,
+    names,
+    open::{self, OpenError},
     position::{FileKey, Position},
     scan::Found,
     tail::{Change, Moved, Tail},
@@ -17,11 +20,14 @@ use crate::{
 };
 
 /// Files of a directory that are looked at for one lost content.
-const MAX_CANDIDATES: usize = 256;
+pub(super) const MAX_CANDIDATES: usize = 256;
 
 impl FileSource {
     /// The file has other content than was read from it: that content is looked for elsewhere, the new one is read from 0.
     pub(super) fn changed(&mut self, key: FileKey, change: Change, intake: &mut Intake<'_>) {
+        if !self.is_confirmed(key) {
+            return;
+        }
         let Some(tail) = self.tails.get_mut(&key) else {
             return;
         };
@@ -68,7 +74,7 @@ impl FileSource {
             self.removed.insert(key);
             return;
         }
-        if self.go_on_in_copy(key, &position, intake) {
+        if self.go_on_elsewhere(key, &position, intake) {
             return;
         }
         self.say_lost(&position, change, intake);
@@ -85,10 +91,11 @@ impl FileSource {
             self.removed.insert(key);
             return;
         }
+        // It may have grown after it was seen last.
+        if self.go_on_elsewhere(key, &position, intake) {
+            return;
+        }
         if position.known_size > position.offset {
-            if self.go_on_in_copy(key, &position, intake) {
-                return;
-            }
             let gap = Gap::new(
                 GapReason::Vanished,
                 "a file was gone before it was read to its end",
@@ -103,7 +110,7 @@ impl FileSource {
             let detail =
                 "a file was cut before it was read to its end, and no copy of the rest was found";
             self.push_lost(Gap::new(GapReason::Truncated, detail), position, intake);
-        } else if change == Change::Rewritten {
+        } else if change == Change::Rewritten && !is_recycled(position) {
             let detail = "bytes that had been read changed: the file is read from its beginning, records may repeat";
             let gap =
                 Gap::new(GapReason::Rewritten, detail).in_file(&self.config.name, &position.name);
@@ -160,18 +167,63 @@ impl FileSource {
         taken_over
     }
 
+    /// Looks again, through a handle of its own, whether the content is another one: what a network file system remembers of a size or
+    /// a page is no proof.
+    fn is_confirmed(&mut self, key: FileKey) -> bool {
+        let Some(tail) = self.tails.get_mut(&key) else {
+            return false;
+        };
+        let Some(path) = tail.path.clone() else {
+            return true;
+        };
+        let stands = match open::open(&path) {
+            Ok((file, stat)) if Inode::of(&stat) == tail.inode => tail
+                .stands(&file)
+                .map(|stands| stands.then_some((file, stat))),
+            Ok(_) | Err(OpenError::NotFound) => return true,
+            Err(error) => {
+                self.refuse(key, error);
+                return false;
+            }
+        };
+        match stands {
+            Ok(None) => true,
+            Ok(Some((file, stat))) => {
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                (tail.handle, tail.size) = (Some(file), size.max(tail.offset));
+                false
+            }
+            Err(error) => {
+                self.refuse(key, OpenError::Io(error));
+                false
+            }
+        }
+    }
+
+    /// Goes on in a copy of this content, or in what it was packed into.
+    fn go_on_elsewhere(
+        &mut self,
+        key: FileKey,
+        position: &Position,
+        intake: &mut Intake<'_>,
+    ) -> bool {
+        // Where nothing was read nothing proves what is a copy.
+        position.offset > 0
+            && (self.go_on_in_copy(key, position, intake)
+                || self.find_packed(key, position, intake))
+    }
+
     /// Looks in the directory for a copy of this content and goes on there.
     fn go_on_in_copy(&mut self, key: FileKey, position: &Position, intake: &Intake<'_>) -> bool {
         let (Some(directory), Some(base)) = (position.path.parent(), position.name.file_name())
         else {
             return false;
         };
-        if position.offset == 0 {
-            return false; // nothing proves that a copy is one
-        }
+        let entries = self.directories.list_now(directory);
         let mut looked_at = 0;
-        for entry in directories::read(directory) {
+        for entry in directories::named_like(&entries, base) {
             if entry.kind != EntryKind::File
+                || names::is_packed(&entry.name)
                 || !names::is_rotated(base, &entry.name)
                 || looked_at >= MAX_CANDIDATES
             {
@@ -179,10 +231,9 @@ impl FileSource {
             }
             looked_at += 1;
             let path = directory.join(&entry.name);
-            let Ok((file, stat)) = open::open(&path) else {
+            let Ok(mut found) = open::open(&path).map(|opened| Found::new(path, opened)) else {
                 continue;
             };
-            let found = Found { path, file, stat };
             let known = self.by_inode.get(&found.inode()).copied();
             let untouched = |key: FileKey| {
                 self.tails
@@ -198,9 +249,10 @@ impl FileSource {
             {
                 continue;
             }
-            let Ok(Ok(mut tail)) =
-                Tail::resume(&self.config.name, key, position, &found.file, intake.now)
-            else {
+            let resumed = found
+                .file()
+                .map(|file| Tail::resume(&self.config.name, key, position, file, intake.now));
+            let Ok(Ok(Ok(mut tail))) = resumed else {
                 continue;
             };
             let in_pattern = known
@@ -240,12 +292,7 @@ impl FileSource {
         };
         let inode = tail.inode;
         // The originals first: they may have been cut only now.
-        let originals: Vec<FileKey> = self
-            .tails
-            .values()
-            .filter(|tail| may_be_copy(tail, key, &path))
-            .map(|tail| tail.key)
-            .collect();
+        let originals = self.originals_of(key, &path);
         for &original in &originals {
             self.look_at(original, intake);
         }
@@ -256,7 +303,10 @@ impl FileSource {
             return false;
         }
         for original in originals {
-            if self.is_copy_of(key, original, size) {
+            let is_copy = self.is_copy_of(key, original, size);
+            self.close_surplus(original);
+            if is_copy {
+                self.close_surplus(key);
                 return false;
             }
         }
@@ -264,6 +314,29 @@ impl FileSource {
             tail.classified = true;
         }
         true
+    }
+
+    /// Files of which `path` may be a copy by its name.
+    fn originals_of(&self, key: FileKey, path: &Path) -> Vec<FileKey> {
+        let Some(name) = path.file_name() else {
+            return Vec::new();
+        };
+        let known = |base: &OsStr| self.by_base.get(base).into_iter().flatten();
+        let mut originals: Vec<FileKey> = names::originals(name)
+            .iter()
+            .flat_map(|base| known(base))
+            .copied()
+            .collect();
+        originals.sort_unstable();
+        originals.dedup();
+        originals.retain(|&original| {
+            original != key
+                && self
+                    .tails
+                    .get(&original)
+                    .is_some_and(|tail| tail.offset > 0 && tail.copy_of.is_none())
+        });
+        originals
     }
 
     /// Whether a new file is the copy of content whose own file is gone or was cut; it then goes on there.
@@ -363,7 +436,12 @@ impl FileSource {
             .map(|tail| tail.key)
             .collect();
         for copy in copies {
+            let original = self.tails.get(&copy).and_then(|tail| tail.copy_of);
             self.follow_copy(copy);
+            self.close_surplus(copy);
+            if let Some(original) = original {
+                self.close_surplus(original);
+            }
         }
     }
 
@@ -420,19 +498,19 @@ impl FileSource {
     }
 }
 
-/// Whether a file at `path` may be a copy of `tail` by its name.
-fn may_be_copy(tail: &Tail, key: FileKey, path: &Path) -> bool {
-    let Some(name) = path.file_name() else {
-        return false;
+/// Whether the inode of a position belongs to a file that was made after it was last seen: then nothing was written over.
+fn is_recycled(position: &Position) -> bool {
+    let mask = StatxFlags::BTIME | StatxFlags::INO;
+    let Ok(now) = statx(CWD, &position.path, AtFlags::empty(), mask) else {
+        return true;
     };
-    tail.key != key
-        && tail.offset > 0
-        && tail.copy_of.is_none()
-        && [tail.path.as_deref(), Some(&tail.name)]
-            .into_iter()
-            .flatten()
-            .filter_map(Path::file_name)
-            .any(|original| names::is_rotated(original, name))
+    let made = now
+        .stx_btime
+        .tv_sec
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.stx_btime.tv_nsec.into());
+    let knows = now.stx_mask & StatxFlags::BTIME.bits() != 0;
+    now.stx_ino != position.inode.ino || knows && made > position.confirmed_unix_nano
 }
 
 /// Whether two files begin alike and have the same bytes before `offset`.

@@ -33,6 +33,12 @@ impl FileSource {
                 Some(tail.position().encode().into()),
             ));
         }
+        for key in std::mem::take(&mut self.read_since) {
+            if let Some(position) = self.orphans.get(&key) {
+                self.moved_orphans.remove(&key);
+                state.push((position_key(source, key), Some(position.encode().into())));
+            }
+        }
         while found < FOUND_PER_FRAME
             && let Some(key) = self.moved_orphans.pop_first()
         {
@@ -58,6 +64,7 @@ impl FileSource {
         self.owes_first_start && self.rounds > 0
             || !self.removed.is_empty()
             || !self.moved_orphans.is_empty()
+            || !self.read_since.is_empty()
             || self.tails.values().any(|tail| tail.moved != Moved::No)
     }
 
@@ -70,8 +77,10 @@ impl FileSource {
         self.started_before = started_before;
         self.owes_first_start = !started_before;
         self.ready.clear();
+        self.owing.clear();
         self.removed.clear();
         self.moved_orphans.clear();
+        self.read_since.clear();
         let keys: Vec<FileKey> = self.tails.keys().copied().collect();
         for key in keys {
             let Some(tail) = self.tails.get_mut(&key) else {
@@ -89,7 +98,9 @@ impl FileSource {
                 }
                 continue;
             };
-            let Some(file) = tail.handle.take() else {
+            // What was unpacked of a packed file is gone: it is unpacked again.
+            let handle = tail.handle.take_if(|_| tail.packed.is_none());
+            let Some(file) = handle else {
                 self.forget(key);
                 positions.insert(key, position);
                 continue;
@@ -113,6 +124,10 @@ impl FileSource {
             }
         }
         self.orphans = positions;
+        let families: Vec<_> = self.families.keys().cloned().collect();
+        for family in families {
+            self.owe(&family);
+        }
     }
 }
 

@@ -19,6 +19,8 @@ use super::{
     FileConfig,
     framing::Encoding,
     identity::{GUARD_BYTES, Guard, HEAD_BYTES, Head, Inode, Print, read_whole},
+    names,
+    packed::Packed,
     position::{FileKey, LineState, Position},
 };
 use crate::{
@@ -76,6 +78,10 @@ pub(super) struct Waiting {
 pub(super) struct Tail {
     pub(super) key: FileKey,
     pub(super) name: PathBuf,
+    /// The name that its generations have in common.
+    pub(super) family: PathBuf,
+    /// Bytes before this were there when the newest generation of its family was found: they come first.
+    pub(super) owed_until: u64,
     /// Where it lies; `None`: it has no name that is known.
     pub(super) path: Option<PathBuf>,
     pub(super) inode: Inode,
@@ -89,6 +95,8 @@ pub(super) struct Tail {
     pub(super) copy_of: Option<FileKey>,
 
     pub(super) handle: Option<File>,
+    /// Where `handle` is filled from, when it goes on inside a packed file.
+    pub(super) packed: Option<Packed>,
     /// Whether a pattern of the source leads to it.
     pub(super) in_pattern: bool,
     /// Size when last looked at.
@@ -138,6 +146,10 @@ impl Tail {
         inode: Inode,
         now: Moment,
     ) -> Tail {
+        let family = match name.file_name() {
+            Some(base) => name.with_file_name(names::family(base)),
+            None => name.clone(),
+        };
         let path = path_text(&name);
         let base = name
             .file_name()
@@ -155,6 +167,8 @@ impl Tail {
             key,
             path: Some(name.clone()),
             name,
+            family,
+            owed_until: 0,
             inode,
             offset: 0,
             head: Head::EMPTY,
@@ -165,6 +179,7 @@ impl Tail {
             confirmed_unix_nano: now.unix_nano,
             copy_of: None,
             handle: None,
+            packed: None,
             in_pattern: true,
             size: 0,
             known_size: 0,
@@ -196,10 +211,25 @@ impl Tail {
             Ok(standing) => standing,
             Err(change) => return Ok(Err(change)),
         };
+        Ok(Ok(Tail::at(source, key, position, head, guard, now)))
+    }
+
+    /// Goes on where `position` ended, with the bytes that have proved it.
+    pub(super) fn at(
+        source: &str,
+        key: FileKey,
+        position: &Position,
+        head: Head,
+        guard: Guard,
+        now: Moment,
+    ) -> Tail {
         let mut tail = Tail::new(source, key, position.name.clone(), position.inode, now);
         tail.path = Some(position.path.clone());
         tail.offset = position.offset;
         (tail.head, tail.guard) = (head, guard);
+        if position.in_hole {
+            (tail.after_cut, tail.hole_bytes) = (true, position.offset);
+        }
         tail.line = position.line;
         tail.backfill_end = position.backfill_end;
         tail.found_unix_nano = position.found_unix_nano;
@@ -208,7 +238,7 @@ impl Tail {
         tail.known_size = position.known_size;
         tail.classified = position.offset > 0;
         tail.moved = Moved::No;
-        Ok(Ok(tail))
+        tail
     }
 
     pub(super) fn position(&self) -> Position {
@@ -226,6 +256,8 @@ impl Tail {
             confirmed_unix_nano: self.confirmed_unix_nano,
             missing_since_unix_nano: 0,
             replaced: false,
+            in_hole: self.after_cut && self.hole_bytes == self.offset,
+            packed: self.packed.is_some(),
             copy_of: self.copy_of,
         }
     }
@@ -288,6 +320,11 @@ impl Tail {
         Ok(self.guard.stands(file, self.offset)? && self.head.begins(file)?)
     }
 
+    /// Whether it can be opened again by its name.
+    pub(super) fn is_closable(&self) -> bool {
+        self.handle.is_some() && self.path.is_some() && self.packed.is_none()
+    }
+
     pub(super) fn waits_longer_than(&self, at_most: Duration, now: Instant) -> bool {
         self.waiting.is_some() && self.waited(now) >= at_most
     }
@@ -315,12 +352,7 @@ pub(super) fn standing(
     if Print::of(&head) != position.head || guard.print() != position.guard {
         return Ok(Err(Change::Rewritten));
     }
-    let head = if head.len() < HEAD_BYTES {
-        Head::Growing(head)
-    } else {
-        Head::Full(position.head.hash)
-    };
-    Ok(Ok((head, guard)))
+    Ok(Ok((Head::of_proven(head, position.head), guard)))
 }
 
 const _: () = assert!(GUARD_BYTES <= HEAD_BYTES);

@@ -1,12 +1,15 @@
 //! A source against a directory, with a state that is committed or lost as a spool's frame would be.
 
+mod away;
 mod cuts;
 mod framing;
 mod identity;
 mod lines;
+mod packed;
 mod random;
 mod rotation;
 mod rules;
+mod scale;
 mod start;
 
 use std::{
@@ -18,7 +21,10 @@ use std::{
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use watchline_proto::{Lane, payload::PayloadOpener};
+use watchline_proto::{
+    Lane,
+    payload::{Payload, PayloadOpener},
+};
 
 use super::{
     state::{first_start_key, positions_prefix, read_position},
@@ -57,6 +63,10 @@ struct Host {
     state: BTreeMap<Bytes, Bytes>,
     sealed: Vec<Record>,
     now: Moment,
+    /// Open files of the source, where they are fewer than usual.
+    max_open: Option<usize>,
+    /// The clock is what the test says.
+    clock_stands: bool,
 }
 
 const BATCH_BYTES: usize = 64 << 10;
@@ -81,6 +91,7 @@ impl Host {
             multiline: None,
             ignore_older: None,
             time: Times::Auto,
+            max_held: 1 << 30,
         };
         let (rules, lanes, source) = (Vec::new(), Lanes::new(Vec::new()), None);
         Host {
@@ -93,6 +104,8 @@ impl Host {
             state: BTreeMap::new(),
             sealed: Vec::new(),
             now: Moment::now(),
+            max_open: None,
+            clock_stands: false,
         }
     }
 
@@ -142,15 +155,58 @@ impl Host {
             let started_before = self.state.contains_key(&first_start_key("s"));
             let own = Arc::new(OwnFiles::default());
             self.lanes = Lanes::new(self.rules.clone());
-            FileSource::new(
+            let mut source = FileSource::new(
                 SourceNo(0),
                 self.config.clone(),
                 own,
                 &self.lanes,
                 positions.collect(),
                 started_before,
-            )
+            );
+            source.max_open = self.max_open.unwrap_or(source.max_open);
+            source
         })
+    }
+
+    /// `app.log` becomes `app.log.1`, what was `app.log.1` becomes `app.log.2`, …
+    fn rotate(&self, name: &str) {
+        for n in (1..100).rev() {
+            if self.path(&format!("{name}.{n}")).exists() {
+                self.rename(&format!("{name}.{n}"), &format!("{name}.{}", n + 1));
+            }
+        }
+        self.rename(name, &format!("{name}.1"));
+    }
+
+    /// Changes what is stored of the one file whose name is `name`.
+    fn edit_position(&mut self, name: &str, change: impl FnOnce(&mut Position)) {
+        let path = self.path(name);
+        let mut stored = self.state.iter().filter_map(|(key, value)| {
+            let position = Position::decode(value).ok()?;
+            (position.name == path).then(|| (key.clone(), position))
+        });
+        let (key, mut position) = stored.next().unwrap();
+        drop(stored);
+        change(&mut position);
+        self.state.insert(key, position.encode().into());
+    }
+
+    fn positions(&self) -> usize {
+        let is_position = |key: &&Bytes| key.starts_with(b"position");
+        self.state.keys().filter(is_position).count()
+    }
+
+    /// The source as it runs.
+    fn running_source(&self) -> &FileSource {
+        self.source.as_ref().unwrap()
+    }
+
+    /// The reasons of all gaps.
+    fn reasons(&self) -> Vec<&str> {
+        let reasons = self.gaps().into_iter();
+        reasons
+            .map(|gap| gap.attribute("watchline.gap.reason").unwrap())
+            .collect()
     }
 
     /// A second passes, everything is looked at, everything is read and stored.
@@ -164,7 +220,9 @@ impl Host {
         let mut batch = Batch::new(BATCH_BYTES);
         let mut buffers = Buffers::default();
         self.now.at += Duration::from_secs(1);
-        self.now.unix_nano = Moment::now().unix_nano.max(self.now.unix_nano);
+        if !self.clock_stands {
+            self.now.unix_nano = Moment::now().unix_nano.max(self.now.unix_nano);
+        }
         let hints = Hints::default();
         let now = self.now;
         let mut intake = Intake {
@@ -205,31 +263,53 @@ impl Host {
                 let Some(payload) = batch.finish(lane, now) else {
                     continue;
                 };
-                let opened = PayloadOpener::new()
-                    .open(&payload.bytes, &payload.info)
-                    .unwrap();
-                self.sealed.extend(opened.events().map(|event| {
-                    Record {
-                        lane,
-                        path: event
-                            .origin
-                            .attributes
-                            .iter()
-                            .find(|(name, _)| name == "log.file.path")
-                            .map_or(String::new(), |(_, path)| path.clone()),
-                        body: event.body.to_vec(),
-                        time: event.time_unix_nano,
-                        severity: event.severity,
-                        attributes: (event
-                            .attributes
-                            .iter()
-                            .map(|&(name, value)| (name.to_owned(), value.to_owned())))
-                        .chain(event.origin.attributes.iter().cloned())
-                        .collect(),
-                    }
-                }));
+                self.seal(lane, &payload);
             }
         }
+    }
+
+    fn seal(&mut self, lane: Lane, payload: &Payload) {
+        let opened = PayloadOpener::new()
+            .open(&payload.bytes, &payload.info)
+            .unwrap();
+        self.sealed.extend(opened.events().map(|event| {
+            Record {
+                lane,
+                path: event
+                    .origin
+                    .attributes
+                    .iter()
+                    .find(|(name, _)| name == "log.file.path")
+                    .map_or(String::new(), |(_, path)| path.clone()),
+                body: event.body.to_vec(),
+                time: event.time_unix_nano,
+                severity: event.severity,
+                attributes: (event
+                    .attributes
+                    .iter()
+                    .map(|&(name, value)| (name.to_owned(), value.to_owned())))
+                .chain(event.origin.attributes.iter().cloned())
+                .collect(),
+            }
+        }));
+    }
+
+    /// A second passes, everything is looked at, nothing is read: the spool is full.
+    fn look(&mut self) {
+        let mut source = self.source();
+        let mut batch = Batch::new(BATCH_BYTES);
+        self.now.at += Duration::from_secs(1);
+        let mut intake = Intake {
+            batch: &mut batch,
+            lanes: &mut self.lanes,
+            buffers: &mut Buffers::default(),
+            now: self.now,
+        };
+        source.look(&Hints::default(), true, &mut intake);
+        if let Some(payload) = batch.finish(Lane::Alert, self.now) {
+            self.seal(Lane::Alert, &payload);
+        }
+        self.source = Some(source);
     }
 
     fn turns(&mut self, turns: usize) {

@@ -8,6 +8,19 @@ use super::{Connector, Forked, Session};
 use crate::uplink::signer::own_seal;
 
 impl<C: Connector> Session<'_, C> {
+    /// The epochs of which Welcome lists chains, each once, as they are listed.
+    pub(super) fn epochs_held(&self) -> Vec<Epoch> {
+        let mut epochs = Vec::new();
+        for chain in &self.line.welcome.held {
+            if let Ok(chain) = ChainHeld::try_from(chain)
+                && !epochs.contains(&chain.epoch)
+            {
+                epochs.push(chain.epoch);
+            }
+        }
+        epochs
+    }
+
     /// Passes over items that Welcome proves to be held: those of a listed range whose last seal is our own, by hash; the
     /// chain proves the rest of the range. A different hash there is a fork.
     pub(super) async fn skip_held(&mut self) -> Option<Forked> {

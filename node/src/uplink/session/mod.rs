@@ -166,6 +166,7 @@ impl<'a, C: Connector> Session<'a, C> {
         self.endpoints.settle_on(&self.line.endpoint);
         self.shared.report.connected(self.line.endpoint.to_string());
         info!(uplink = %self.config.name, endpoint = %self.line.endpoint, server = cut(&self.line.welcome.software, 128), "uplink is up");
+        self.shared.owner.welcomed(self.epochs_held());
         let ended = match self.skip_held().await {
             Some(forked) => Ended::Forked(forked),
             None => self.carry(stop, over).await,

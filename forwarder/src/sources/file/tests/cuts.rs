@@ -175,3 +175,81 @@ fn a_hole_under_a_writer_that_went_on_is_skipped_and_counted() {
         Some(first.len().to_string().as_str())
     );
 }
+
+/// TAILING 15, 16.
+#[test]
+fn a_hole_that_was_there_at_the_next_look_already_is_skipped_over_kills_too() {
+    for (restarts, frames) in [
+        (false, usize::MAX),
+        (true, usize::MAX),
+        (true, 1),
+        (true, 2),
+    ] {
+        let mut host = Host::running(&["a.log"]);
+        let writer = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(host.path("a.log"))
+            .unwrap();
+        let first = "first\n".repeat(200_000);
+        writer.write_all_at(first.as_bytes(), 0).unwrap();
+        host.turns(2);
+        if restarts {
+            host.restart();
+        }
+        host.truncate("a.log");
+        writer
+            .write_all_at(b"second\n", first.len() as u64)
+            .unwrap();
+        for _ in 0..3 {
+            host.turn_until(frames);
+            if restarts {
+                host.restart();
+            }
+        }
+        host.turns(3);
+        assert_eq!(host.bodies()[200_000..], ["second"], "{restarts} {frames}");
+        assert_eq!(host.reasons().last(), Some(&"hole"));
+        let hole = host
+            .gaps()
+            .into_iter()
+            .find(|gap| gap.attribute("watchline.gap.reason") == Some("hole"));
+        assert_eq!(
+            hole.unwrap().attribute("watchline.gap.bytes"),
+            Some(first.len().to_string().as_str())
+        );
+    }
+}
+
+/// TAILING 14, 16.
+#[test]
+fn new_content_that_begins_as_the_old_did_is_read_whole_after_copytruncate() {
+    for pattern in ["app.log", "app.log*"] {
+        for restarts in [false, true] {
+            for more in [1, 300] {
+                let mut host = Host::running(&[pattern]);
+                let banner = "the same banner\n".repeat(100);
+                host.append("app.log", format!("{banner}old 1\n"));
+                host.turn();
+                host.append("app.log", "old 2\n");
+                host.copy("app.log", "app.log.1");
+                host.truncate("app.log");
+                host.append("app.log", &banner);
+                for n in 0..more {
+                    host.append("app.log", format!("new {n}\n"));
+                }
+                if restarts {
+                    host.restart();
+                }
+                host.turns(3);
+                let bodies = host.bodies();
+                let mut expected = vec!["the same banner".to_owned(); 100];
+                expected.extend(["old 1".to_owned(), "old 2".to_owned()]);
+                expected.extend(vec!["the same banner".to_owned(); 100]);
+                expected.extend((0..more).map(|n| format!("new {n}")));
+                assert_eq!(bodies, expected, "{pattern} {restarts} {more}");
+                assert_eq!(host.reasons(), [""; 0]);
+            }
+        }
+    }
+}

@@ -108,6 +108,109 @@ fn a_link_that_moves_on_to_the_next_file_is_followed() {
     host.expect(&["1", "2", "3"]);
 }
 
+/// TAILING 21.
+#[test]
+fn planted_names_are_refused_counted_and_hold_nobody_up() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let mut host = Host::running(&["*.log"]);
+    host.append("real.log", "1\n");
+    std::os::unix::fs::symlink("loop.log", host.path("loop.log")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", host.path("device.log")).unwrap();
+    mknodat(CWD, host.path("fifo.log"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(host.path("socket.log")).unwrap();
+    fs::create_dir(host.path("directory.log")).unwrap();
+    host.turns(2);
+    host.append("real.log", "2\n");
+    host.turn();
+    host.expect(&["1", "2"]);
+    let status = Source::status(host.running_source());
+    assert_eq!(
+        (status.followed, status.unreadable, status.planted),
+        (5, 4, 4)
+    );
+    fs::remove_file(host.path("fifo.log")).unwrap();
+    host.append("fifo.log", "3\n");
+    host.turns(2);
+    host.expect(&["1", "2", "3"]);
+    assert_eq!(Source::status(host.running_source()).planted, 3);
+}
+
+/// TAILING 33.
+#[test]
+fn stale_positions_age_out_and_are_bounded() {
+    let mut host = Host::running(&["*.log"]);
+    host.append("a.log", "1\n");
+    host.turn();
+    let (key, value) = {
+        let mut positions = host.state.iter();
+        let found = positions.find(|(key, _)| key.starts_with(b"position"));
+        let (key, value) = found.unwrap();
+        (key.clone(), value.clone())
+    };
+    let position = Position::decode(&value).unwrap();
+    host.restart();
+    for n in 1..=5_000_u64 {
+        let mut gone = position.clone();
+        gone.name = host.path(&format!("gone-{n}.log"));
+        gone.path = gone.name.clone();
+        (gone.inode.ino, gone.known_size) = (u64::MAX - n, gone.offset);
+        let key = String::from_utf8(key.to_vec()).unwrap();
+        let key = format!("{}{n:016x}", &key[..key.len() - 16]);
+        host.state.insert(key.into(), gone.encode().into());
+    }
+    host.turns(3);
+    assert!(host.positions() <= 4097, "{}", host.positions());
+    host.now.unix_nano += 25 * 3600 * 1_000_000_000;
+    host.turns(3);
+    assert_eq!(host.positions(), 1);
+    host.append("a.log", "2\n");
+    host.turn();
+    host.expect(&["1", "2"]);
+}
+
+/// TAILING 37.
+#[test]
+fn clock_steps_and_file_times_in_the_future_exclude_no_file_that_grows() {
+    for pattern in ["a.log", "a.log*"] {
+        let mut host = Host::running(&[pattern]);
+        let day = 24 * 3600 * 1_000_000_000_i64;
+        let mut expected = Vec::new();
+        for (n, step) in [0, 10 * day, -20 * day, 0, 400 * day, -9_000 * day]
+            .into_iter()
+            .enumerate()
+        {
+            host.now.unix_nano += step;
+            host.clock_stands = true;
+            host.append("a.log", format!("{n}\n"));
+            let file = OpenOptions::new()
+                .write(true)
+                .open(host.path("a.log"))
+                .unwrap();
+            let times = [
+                host.now.unix_nano + 5 * day,
+                0,
+                host.now.unix_nano - 800 * day,
+            ];
+            let nanos = u64::try_from(times[n % 3].max(0)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_nanos(nanos))
+                .unwrap();
+            host.turn();
+            if n % 2 == 1 {
+                host.restart();
+            }
+            host.append("a.log", format!("{n} late\n"));
+            expected.extend([format!("{n}"), format!("{n} late")]);
+            if n > 2 {
+                host.rotate("a.log");
+                host.append("a.log", "");
+            }
+        }
+        host.turns(3);
+        assert_eq!(host.bodies(), expected);
+        assert_eq!(host.reasons(), [""; 0]);
+    }
+}
+
 #[test]
 fn inode_numbers_of_tests_are_what_the_system_says() {
     let host = Host::new(&["a.log"]);

@@ -27,7 +27,8 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
 
 proptest! {
 
-    /// The ground truth are numbered lines; each is sealed exactly once, whatever happens to the files and to the process.
+    /// TAILING 9, 10, 12, 13, 19, 32. The ground truth are numbered lines; each is sealed exactly once and in order, whatever happens to the
+    /// files and to the process.
     #[test]
     fn every_line_is_sealed_exactly_once(deeds in deeds(), wide in any::<bool>()) {
         let patterns: &[&str] = if wide { &["f0.log*", "f1.log*"] } else { &["f0.log", "f1.log"] };
@@ -60,12 +61,7 @@ proptest! {
                         // The first file of a name has to be seen under it: nothing tells what it was called before.
                         host.turn();
                     }
-                    for n in (1..60).rev() {
-                        if host.path(&format!("f{file}.log.{n}")).exists() {
-                            host.rename(&format!("f{file}.log.{n}"), &format!("f{file}.log.{}", n + 1));
-                        }
-                    }
-                    host.rename(&format!("f{file}.log"), &format!("f{file}.log.1"));
+                    host.rotate(&format!("f{file}.log"));
                 }
                 Deed::CopyTruncate(file) if host.path(&format!("f{file}.log")).exists() => {
                     if std::mem::take(&mut open_line[file]) {
@@ -95,10 +91,8 @@ proptest! {
             };
             let number: usize = number.parse().unwrap();
             seen[number] += 1;
-            if !wide {
-                prop_assert!(number >= last[file], "{number} after {} in file {file}", last[file]);
-                last[file] = number;
-            }
+            prop_assert!(number >= last[file], "{number} after {} in file {file}", last[file]);
+            last[file] = number;
         }
         let wrong: Vec<_> = seen.iter().enumerate().filter(|(_, count)| **count != 1).take(10).collect();
         prop_assert!(wrong.is_empty(), "(number, times): {wrong:?}, gaps: {:?}", host.gaps());
