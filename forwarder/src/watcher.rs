@@ -323,6 +323,7 @@ mod tests {
         }
     }
 
+    /// TAILING 29: a queue that ran over is a look at everything.
     #[test]
     fn what_happens_in_a_watched_directory_is_hinted_at_and_our_own_reading_is_not() {
         let dir = tempfile::tempdir().unwrap();

@@ -356,6 +356,7 @@ fn noise(number: u64) -> String {
     format!("{hash}{}", Hash::of(hash.as_bytes()))
 }
 
+/// TAILING 32.
 #[test]
 fn what_is_read_arrives_once_over_kills_and_epochs_that_name_each_other() {
     let mut host = Host::running("");
@@ -434,6 +435,7 @@ fn acknowledgements_are_written_down_without_further_events() {
     );
 }
 
+/// TAILING 32.
 #[test]
 fn with_sync_always_a_power_cut_at_any_call_loses_and_repeats_nothing() {
     for calls in 1..60 {
@@ -455,6 +457,7 @@ fn with_sync_always_a_power_cut_at_any_call_loses_and_repeats_nothing() {
     }
 }
 
+/// TAILING 32.
 #[test]
 fn with_sync_by_interval_a_power_cut_loses_nothing() {
     let mut host = Host::running("");
@@ -490,6 +493,7 @@ fn a_failed_sync_or_write_ends_in_a_new_epoch_and_loses_nothing() {
     }
 }
 
+/// TAILING 34.
 #[test]
 fn a_full_disk_stops_reading_and_it_goes_on_when_there_is_room() {
     let mut host = Host::running("");
@@ -510,6 +514,7 @@ fn a_full_disk_stops_reading_and_it_goes_on_when_there_is_room() {
     assert!(host.next_hop.gaps("damaged").is_empty());
 }
 
+/// TAILING 34.
 #[test]
 fn a_full_spool_blocks_and_every_line_arrives_once_there_is_room_again() {
     let mut host = Host::running("[spool]\ndirectory = \"/spool\"\n");

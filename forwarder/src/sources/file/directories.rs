@@ -71,6 +71,20 @@ impl Directories {
         self.now_unix_nano = now_unix_nano;
     }
 
+    /// Whether every directory of the last round is as it was listed, as far as its time stamp says; none is listed for it.
+    pub(super) fn are_unchanged(&mut self) -> bool {
+        let (round, all_again) = (self.round, self.all_again || self.listings.is_empty());
+        !all_again
+            && self.again.is_empty()
+            && self.listings.iter_mut().all(|(directory, listing)| {
+                let is_same = listing.stamp.is_some() && stamp(directory) == listing.stamp;
+                if is_same {
+                    listing.round = round;
+                }
+                is_same
+            })
+    }
+
     /// The directory is to be listed again in the next round, whatever its time stamp says.
     pub(super) fn distrust(&mut self, directory: &Path) {
         self.again.insert(directory.to_owned());
@@ -167,6 +181,12 @@ impl Directories {
     pub(super) fn known(&self) -> impl Iterator<Item = &Path> {
         self.listings.keys().map(PathBuf::as_path)
     }
+}
+
+/// Inode and modification time of a directory.
+fn stamp(directory: &Path) -> Option<(u64, i64)> {
+    let meta = std::fs::metadata(directory).ok()?;
+    Some((meta.ino(), modified_unix_nano(&meta)))
 }
 
 pub(super) fn modified_unix_nano(meta: &std::fs::Metadata) -> i64 {

@@ -160,6 +160,7 @@ mod tests {
 
     use super::*;
 
+    /// TAILING 21.
     #[test]
     fn a_fifo_is_not_opened_and_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
@@ -169,6 +170,7 @@ mod tests {
         assert!(matches!(open(dir.path()), Err(OpenError::NotRegular)));
     }
 
+    /// TAILING 21.
     #[test]
     fn a_link_of_the_targets_owner_is_followed_and_a_loop_is_not() {
         let dir = tempfile::tempdir().unwrap();
@@ -196,6 +198,7 @@ mod tests {
         ));
     }
 
+    /// TAILING 21.
     #[test]
     fn a_planted_link_is_refused() {
         if !rustix::process::geteuid().is_root() {

@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::Stat;
@@ -99,14 +100,7 @@ impl FileSource {
         self.rounds += 1;
         self.directories
             .begin(self.rounds % LIST_ALL_EVERY == 1, intake.now.unix_nano);
-        let mut matched: BTreeMap<PathBuf, Entry> = BTreeMap::new();
-        for pattern in &self.config.paths {
-            pattern.walk(&mut self.directories, &mut |path, entry| {
-                if !names::is_packed(&entry.name) && !self.config.exclude.covers(&path) {
-                    matched.insert(path, entry);
-                }
-            });
-        }
+        let matched = self.matched();
         self.refused.retain(|path, _| matched.contains_key(path));
         self.too_old.retain(|path, _| matched.contains_key(path));
         let unknown: Vec<&PathBuf> = matched
@@ -146,6 +140,22 @@ impl FileSource {
         self.begin_all(new, &cut, intake);
         self.directories.end();
         self.looked_unix_nano = Some(intake.now.unix_nano);
+    }
+
+    /// What the patterns lead to. Where no directory has changed, that is what they led to before.
+    fn matched(&mut self) -> Arc<BTreeMap<PathBuf, Entry>> {
+        if !self.directories.are_unchanged() || self.matched.is_none() {
+            let mut matched: BTreeMap<PathBuf, Entry> = BTreeMap::new();
+            for pattern in &self.config.paths {
+                pattern.walk(&mut self.directories, &mut |path, entry| {
+                    if !names::is_packed(&entry.name) && !self.config.exclude.covers(&path) {
+                        matched.insert(path, entry);
+                    }
+                });
+            }
+            self.matched = Some(Arc::new(matched));
+        }
+        self.matched.clone().unwrap_or_default()
     }
 
     /// Follows files that were never seen: of each family the oldest first, and the one that has the name itself last.

@@ -30,7 +30,11 @@ use super::{
     state::{first_start_key, positions_prefix, read_position},
     *,
 };
-use crate::{batch::Batch, lanes::AlertRule, sources::Buffers};
+use crate::{
+    batch::{Batch, Moment},
+    lanes::AlertRule,
+    sources::Buffers,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// TAILING 12, 13.
 #[test]
 fn copytruncate_with_the_copy_inside_the_pattern_repeats_nothing() {
     for (looks, restarts) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -25,6 +26,7 @@ fn copytruncate_with_the_copy_inside_the_pattern_repeats_nothing() {
     }
 }
 
+/// TAILING 13.
 #[test]
 fn lines_written_before_the_cut_are_found_in_a_copy_outside_the_pattern() {
     for restarts in [false, true] {
@@ -43,6 +45,7 @@ fn lines_written_before_the_cut_are_found_in_a_copy_outside_the_pattern() {
     }
 }
 
+/// TAILING 12.
 #[test]
 fn a_copy_that_was_followed_goes_on_by_itself_when_it_grows() {
     let mut host = Host::running(&["app.log*"]);
@@ -68,6 +71,7 @@ fn a_copy_that_was_followed_goes_on_by_itself_when_it_grows() {
     ]);
 }
 
+/// TAILING 13.
 #[test]
 fn unread_bytes_that_were_cut_away_without_a_copy_are_a_gap() {
     let mut host = Host::running(&["app.log"]);
@@ -93,6 +97,7 @@ fn unread_bytes_that_were_cut_away_without_a_copy_are_a_gap() {
     assert_eq!(gaps[0].lane, Lane::Alert);
 }
 
+/// TAILING 14, 16.
 #[test]
 fn a_file_cut_and_grown_past_the_old_offset_is_read_from_its_beginning() {
     for restarts in [false, true] {
@@ -117,6 +122,7 @@ fn a_file_cut_and_grown_past_the_old_offset_is_read_from_its_beginning() {
     }
 }
 
+/// TAILING 8.
 #[test]
 fn a_file_rewritten_to_exactly_the_same_size_is_noticed() {
     let mut host = Host::running(&["app.log"]);
@@ -135,6 +141,7 @@ fn a_file_rewritten_to_exactly_the_same_size_is_noticed() {
     );
 }
 
+/// TAILING 7.
 #[test]
 fn bytes_before_the_offset_that_changed_while_the_file_grew_are_noticed() {
     let mut host = Host::running(&["app.log"]);
@@ -151,6 +158,7 @@ fn bytes_before_the_offset_that_changed_while_the_file_grew_are_noticed() {
     assert_eq!(host.gaps().len(), 1);
 }
 
+/// TAILING 15.
 #[test]
 fn a_hole_under_a_writer_that_went_on_is_skipped_and_counted() {
     let mut host = Host::running(&["a.log"]);

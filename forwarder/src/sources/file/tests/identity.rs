@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// TAILING 1, 2.
 #[test]
 fn a_recycled_inode_is_a_new_file() {
     // What a recycled inode looks like: a stored position whose inode has other, longer content.
@@ -22,6 +23,7 @@ fn a_recycled_inode_is_a_new_file() {
     }
 }
 
+/// TAILING 5.
 #[test]
 fn a_device_number_that_changed_makes_no_new_file() {
     let mut host = Host::running(&["a.log"]);
@@ -41,6 +43,7 @@ fn a_device_number_that_changed_makes_no_new_file() {
     host.expect(&["1", "2", "3"]);
 }
 
+/// TAILING 3.
 #[test]
 fn two_files_that_begin_alike_are_both_exact() {
     let banner = "x".repeat(200) + "\n";
@@ -57,6 +60,7 @@ fn two_files_that_begin_alike_are_both_exact() {
     assert_eq!(host.records().len(), 22);
 }
 
+/// TAILING 4.
 #[test]
 fn a_short_first_line_arrives_promptly_and_the_file_stays_the_same_as_it_grows() {
     let mut host = Host::running(&["a.log"]);
@@ -81,6 +85,7 @@ fn a_short_first_line_arrives_promptly_and_the_file_stays_the_same_as_it_grows()
     );
 }
 
+/// TAILING 6.
 #[test]
 fn a_hard_link_and_overlapping_patterns_deliver_once() {
     let mut host = Host::running(&["*.log", "a.*", "**/*.log"]);
@@ -94,6 +99,7 @@ fn a_hard_link_and_overlapping_patterns_deliver_once() {
     host.expect(&["1", "2"]);
 }
 
+/// TAILING 21.
 #[test]
 fn a_link_that_moves_on_to_the_next_file_is_followed() {
     let mut host = Host::running(&["current.log"]);

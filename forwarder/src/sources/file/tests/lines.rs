@@ -113,6 +113,7 @@ fn the_rest_of_a_long_line_that_was_cut_before_its_end_is_counted_in_a_gap() {
     );
 }
 
+/// TAILING 31: beyond the rate of its rule an alert goes the routine way.
 #[test]
 fn alerts_take_their_lane_with_the_name_of_the_rule() {
     let mut host = Host::new(&["a.log"]);
@@ -144,6 +145,7 @@ fn alerts_take_their_lane_with_the_name_of_the_rule() {
     assert_eq!(host.lanes.take_excess().collect::<Vec<_>>(), [("sudo", 1)]);
 }
 
+/// TAILING 31.
 #[test]
 fn a_big_file_beside_a_quiet_one_takes_turns_with_it() {
     let mut host = Host::running(&["*.log"]);

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// TAILING 11, 19.
 #[test]
 fn a_renamed_file_is_read_to_its_end_outside_the_pattern_too() {
     let mut host = Host::running(&["app.log"]);
@@ -25,6 +26,7 @@ fn a_renamed_file_is_read_to_its_end_outside_the_pattern_too() {
     );
 }
 
+/// TAILING 9, 10.
 #[test]
 fn generations_that_came_and_went_between_two_looks_are_read_in_order() {
     for stopped in [false, true] {
@@ -51,6 +53,7 @@ fn generations_that_came_and_went_between_two_looks_are_read_in_order() {
     }
 }
 
+/// TAILING 10, 19.
 #[test]
 fn a_rotation_within_the_pattern_repeats_nothing() {
     let mut host = Host::running(&["app.log*"]);
@@ -69,6 +72,7 @@ fn a_rotation_within_the_pattern_repeats_nothing() {
     ]);
 }
 
+/// TAILING 18.
 #[test]
 fn a_removed_file_is_read_to_its_end_through_the_handle() {
     let mut host = Host::running(&["app.log"]);
@@ -94,6 +98,7 @@ fn a_removed_file_is_read_to_its_end_through_the_handle() {
     );
 }
 
+/// TAILING 18.
 #[test]
 fn a_file_that_vanished_while_part_of_it_was_unread_is_a_gap() {
     let mut host = Host::running(&["app.log"]);

@@ -38,6 +38,7 @@ fn what_was_there_at_the_first_start_is_backfill_up_to_that_size() {
     }
 }
 
+/// TAILING 36.
 #[test]
 fn start_at_end_holds_for_files_that_are_there_at_the_first_start_only() {
     let mut host = Host::new(&["*.log"]);
