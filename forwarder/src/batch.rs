@@ -239,6 +239,15 @@ impl<'a> Writer<'a> {
         has_room
     }
 
+    /// Whether so many records, of so many bytes together with their attributes, still fit into this lane; if not, the batch is due. One that is
+    /// empty has room for [`MAX_RECORD_BYTES`](watchline_proto::MAX_RECORD_BYTES).
+    pub(crate) fn has_room_for(&mut self, lane: Lane, records: usize, bytes: usize) -> bool {
+        let events = self.batch.builders[lane.index()].events();
+        let few = events + records <= watchline_proto::MAX_EVENTS;
+        self.batch.full |= !few;
+        few && self.has_room(lane, bytes)
+    }
+
     /// Counts one event that `filter` dropped or masked.
     pub(crate) fn count_filtered(&mut self, filter: &Arc<Filter>) {
         let source = self.source;

@@ -47,11 +47,13 @@ pub(crate) enum GapReason {
     CursorLost,
     /// Entries, fields or files of a journal that `journalctl` found damaged and skipped.
     DamagedJournal,
+    /// The kernel's audit could not hand over records to the audit daemon.
+    AuditLost,
 }
 
 impl GapReason {
     /// All of them.
-    pub(crate) const ALL: [GapReason; 17] = [
+    pub(crate) const ALL: [GapReason; 18] = [
         GapReason::Truncated,
         GapReason::Rewritten,
         GapReason::Vanished,
@@ -69,6 +71,7 @@ impl GapReason {
         GapReason::UdpOverflow,
         GapReason::CursorLost,
         GapReason::DamagedJournal,
+        GapReason::AuditLost,
     ];
 
     /// The word in `watchline.gap.reason` and in metrics.
@@ -91,6 +94,7 @@ impl GapReason {
             GapReason::UdpOverflow => "udp_overflow",
             GapReason::CursorLost => "cursor_lost",
             GapReason::DamagedJournal => "damaged_journal",
+            GapReason::AuditLost => "audit_lost",
         }
     }
 }

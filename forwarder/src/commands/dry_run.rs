@@ -114,7 +114,7 @@ fn read_some(
         sources.look(&Hints::default(), true, &mut intake);
     }
     for status in sources.status() {
-        if config.kind() == "file" {
+        if matches!(config.kind(), "file" | "audit") {
             let unreadable = match status.unreadable {
                 0 => String::new(),
                 count => format!(", {count} of them cannot be read"),

@@ -91,7 +91,7 @@ pub(super) fn table(status: &Value) -> String {
         let followed = source["followed"].as_u64().unwrap_or(0);
         let more = followed.saturating_sub(listed.len() as u64);
         if listed.is_empty() || more > 0 {
-            let what = if source["kind"] != "file" {
+            let what = if source["kind"] != "file" && source["kind"] != "audit" {
                 text(&source["trouble"])
             } else if more > 0 {
                 format!("and {more} more")

@@ -3,6 +3,7 @@
 //! [`Config::read`] reports every problem at once, each with its place. What SIGHUP may change is [`Reloadable`].
 
 mod alerts;
+mod audit;
 mod common;
 mod journald;
 mod sources;
@@ -123,6 +124,8 @@ mod default {
     pub(super) const IDLE_FLUSH: Duration = Duration::from_secs(5);
     pub(super) const MULTILINE_TIMEOUT: Duration = Duration::from_secs(2);
     pub(super) const MAX_HELD: u64 = 1 << 30;
+    pub(super) const AUDIT_LOG: &str = "/var/log/audit/audit.log";
+    pub(super) const AUDIT_MAX_RECORD: u64 = MIB;
     pub(super) const MAX_RATE: i64 = 100;
     pub(super) const REPLACE: &str = "***";
     pub(super) const RULE_VERSION: &str = "1";

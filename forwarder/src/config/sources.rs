@@ -5,13 +5,16 @@ use std::{collections::BTreeSet, time::Duration};
 use watchline_node::config::{Section, Text};
 use watchline_proto::MAX_RECORD_BYTES;
 
-use super::{common, default, journald, syslog};
+use super::{audit, common, default, journald, syslog};
 use crate::{
     gaps::OWN,
     patterns::check_pattern,
     sources::{
         Common, SourceConfig,
-        file::{Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, StartAt, Times},
+        file::{
+            Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, Records, StartAt,
+            Times,
+        },
         journald::JournaldConfig,
         syslog::SyslogConfig,
     },
@@ -19,6 +22,7 @@ use crate::{
 
 #[derive(Clone, Copy)]
 enum Kind {
+    Audit,
     File,
     Journald,
     Syslog,
@@ -47,6 +51,7 @@ fn read_one(
             "kind",
             &[
                 ("file", Kind::File),
+                ("audit", Kind::Audit),
                 ("journald", Kind::Journald),
                 ("syslog", Kind::Syslog),
             ],
@@ -60,6 +65,14 @@ fn read_one(
     };
     let common = common::read(section);
     match kind {
+        Some(Kind::Audit) => {
+            let audit = audit::read(section, max_record_bytes);
+            Some(SourceConfig::File(FileConfig {
+                name: name?,
+                common,
+                ..audit?
+            }))
+        }
         Some(Kind::File) => {
             let file = read_file(section, max_record_bytes);
             Some(SourceConfig::File(FileConfig {
@@ -125,10 +138,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         }
     }
     let excludes: Vec<String> = excludes.into_iter().map(|text| text.value).collect();
-    let start_at = section.choice(
-        "start_at",
-        &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
-    );
+    let start_at = read_start_at(section);
     let max_record = read_max_record(section, max_record_bytes);
     let max_held = section.size("max_held", 0..=1 << 50);
     let idle_flush = section.duration(
@@ -157,6 +167,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         ignore_older,
         time: time.unwrap_or(Times::Auto),
         max_held: max_held.map_or(default::MAX_HELD, |size| size.0),
+        records: Records::Lines,
     })
 }
 
@@ -190,6 +201,13 @@ fn read_multiline(table: &mut Section<'_>) -> Option<Multiline> {
 }
 
 /// `max_record`, the same for all kinds.
+pub(super) fn read_start_at(section: &mut Section<'_>) -> Option<StartAt> {
+    section.choice(
+        "start_at",
+        &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
+    )
+}
+
 pub(super) fn read_max_record(section: &mut Section<'_>, max_record_bytes: u64) -> usize {
     let max_record = section
         .size("max_record", 1024..=MAX_RECORD_BYTES as u64)
@@ -202,7 +220,7 @@ pub(super) fn read_max_record(section: &mut Section<'_>, max_record_bytes: u64) 
     max_record as usize
 }
 
-fn read_pattern(section: &Section<'_>, text: &Text) -> Option<PathPattern> {
+pub(super) fn read_pattern(section: &Section<'_>, text: &Text) -> Option<PathPattern> {
     let path = section.resolve("paths", text)?;
     let absolute = std::path::absolute(&path).unwrap_or(path);
     let pattern = absolute.to_str().ok_or_else(|| "is not UTF-8".to_owned());

@@ -252,3 +252,26 @@ fn built_in_rules_are_on_and_can_be_switched_off_or_replaced_by_name() {
     let problems = read(&format!("{LEAST}[lanes]\ndisable = [\"account\"]\n")).unwrap_err();
     assert!(problems[0].contains("there is no built-in rule \"account\"; there are logs-cleared"));
 }
+
+#[test]
+fn the_log_of_the_audit_daemon_needs_no_more_than_its_kind() {
+    let more = "[[source]]\nname = \"audit\"\nkind = \"audit\"\n";
+    let config = read(&format!("{LEAST}{more}")).unwrap();
+    let SourceConfig::File(audit) = &config.reloadable.sources[1] else {
+        panic!("another kind");
+    };
+    assert_eq!(audit.records.kind(), "audit");
+    assert_eq!(audit.paths[0].as_str(), "/var/log/audit/audit.log");
+    assert_eq!(audit.max_record, 1 << 20);
+    let wrong = "paths = []\nmax_record = \"2MiB\"\nmultiline = { start = \"x\" }\n";
+    let problems = read(&format!("{LEAST}{more}{wrong}"))
+        .unwrap_err()
+        .join("\n");
+    for expected in [
+        "`paths` must have at least one entry",
+        "`max_record` must be between 64KiB and 1MiB",
+        "unknown table [source.multiline]",
+    ] {
+        assert!(problems.contains(expected), "{expected} in:\n{problems}");
+    }
+}

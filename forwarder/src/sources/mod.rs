@@ -3,6 +3,7 @@
 //! To add a kind: a folder with its configuration and an implementation of [`Source`], a variant of [`SourceConfig`], and an arm in
 //! [`SourceConfig::open`]. What it keeps between runs goes into the spool's state under a key that names the source.
 
+mod audit;
 pub(crate) mod feed;
 pub(crate) mod file;
 mod intake;
@@ -18,24 +19,26 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use watchline_spool::Spool;
 
-use self::{
-    feed::Waker,
-    file::{FileConfig, FileSource},
-    journald::{JournaldConfig, JournaldSource},
-    syslog::{SyslogConfig, SyslogSource},
-};
 pub(crate) use self::{
+    audit::EVENT_TIMEOUT,
     intake::{Buffers, Intake, Place, Record},
     own::OwnFiles,
     rules::{Action, Common, Filter, LABEL_PREFIX, Rules, Verdict, mask_attribute},
     stamp::{Stamp, Stamps},
     zone::Zone,
 };
+use self::{
+    feed::Waker,
+    file::{FileConfig, FileSource},
+    journald::{JournaldConfig, JournaldSource},
+    syslog::{SyslogConfig, SyslogSource},
+};
 use crate::{batch::SourceNo, hints::Hints, lanes::Lanes, metrics::Metrics};
 
 /// A `[[source]]`, valid.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum SourceConfig {
+    /// Of kind `file` and of kind `audit`, as its `records` say.
     File(FileConfig),
     Journald(JournaldConfig),
     Syslog(SyslogConfig),
@@ -53,7 +56,7 @@ impl SourceConfig {
     /// As in `kind`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            SourceConfig::File(_) => "file",
+            SourceConfig::File(file) => file.records.kind(),
             SourceConfig::Journald(_) => "journald",
             SourceConfig::Syslog(_) => syslog::KIND,
         }

@@ -42,8 +42,10 @@ fn positions_behind_dropped_events_are_stored_at_a_bounded_pace() {
     host.turn();
     let used = |host: &Host| host.pipeline.as_ref().unwrap().spool.view().used_bytes();
     let before = used(&host);
-    let mut hints = crate::hints::Hints::default();
-    hints.everything = true;
+    let hints = crate::hints::Hints {
+        everything: true,
+        ..Default::default()
+    };
     for _ in 0..100 {
         host.write(1);
         let pipeline = host.start();

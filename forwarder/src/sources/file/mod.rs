@@ -71,8 +71,8 @@ use crate::{
     lanes::{Lanes, Matcher},
     patterns::pattern,
     sources::{
-        Common, FileStatus, FirstStart, Intake, OwnFiles, Rules, Source, SourceConfig,
-        SourceStatus, Zone,
+        Common, EVENT_TIMEOUT, FileStatus, FirstStart, Intake, OwnFiles, Rules, Source,
+        SourceConfig, SourceStatus, Zone,
     },
 };
 
@@ -101,7 +101,26 @@ pub(crate) enum Times {
     None,
 }
 
-/// A `[[source]]` of kind `file`, valid.
+/// What a record of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// A line, or several.
+    Lines,
+    /// The records of one event of the audit daemon.
+    Audit,
+}
+
+impl Records {
+    /// The `kind` of such a source.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Records::Lines => "file",
+            Records::Audit => "audit",
+        }
+    }
+}
+
+/// A `[[source]]` of kind `file` or `audit`, valid.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FileConfig {
     pub(crate) name: String,
@@ -121,11 +140,19 @@ pub(crate) struct FileConfig {
     pub(crate) time: Times,
     /// Unread bytes of files that have no name any more, at most: beyond, the oldest file is given up, as a gap.
     pub(crate) max_held: u64,
+    pub(crate) records: Records,
 }
 
 impl FileConfig {
     /// How long what is left at the end of a file waits for more: whole lines, or a line that is not complete.
     fn waits_for(&self, complete: bool) -> Duration {
+        if self.records == Records::Audit {
+            return if complete {
+                EVENT_TIMEOUT
+            } else {
+                self.idle_flush.max(EVENT_TIMEOUT)
+            };
+        }
         match &self.multiline {
             Some(multiline) if complete => multiline.timeout,
             Some(multiline) => self.idle_flush.max(multiline.timeout),
@@ -416,11 +443,13 @@ impl Source for FileSource {
     }
 
     fn reconfigure(&mut self, no: SourceNo, config: &SourceConfig, lanes: &Lanes) -> bool {
-        let SourceConfig::File(config) = config else {
-            return false;
-        };
-        self.reconfigure(no, config.clone(), lanes);
-        true
+        match config {
+            SourceConfig::File(config) if config.records == self.config.records => {
+                self.reconfigure(no, config.clone(), lanes);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn begin(&mut self, first_start: FirstStart) {
@@ -476,7 +505,7 @@ impl Source for FileSource {
         });
         SourceStatus {
             name: self.config.name.clone(),
-            kind: "file",
+            kind: self.config.records.kind(),
             followed,
             unreadable: self.refused.len(),
             planted: planted.filter(|refusal| refusal.may_be_planted).count(),

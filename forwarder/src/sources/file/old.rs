@@ -49,7 +49,7 @@ impl FileSource {
         rustix::fs::stat(path).is_ok_and(|stat| {
             Inode::of(&stat) == old.inode
                 && u64::try_from(stat.st_size).is_ok_and(|size| size == old.size)
-                && self.is_old(stat.st_mtime as i64, intake)
+                && self.is_old(stat.st_mtime, intake)
         })
     }
 

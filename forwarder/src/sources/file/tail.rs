@@ -1,5 +1,6 @@
 //! One file while it is read: blocks in, records out, never a byte twice.
 
+mod events;
 mod sift;
 mod split;
 mod take;
@@ -123,6 +124,8 @@ pub(super) struct Tail {
     origins: Option<[Arc<Origin>; 2]>,
     /// Once it is known.
     encoding: Option<Encoding>,
+    /// What the kernel has said of records that its audit lost; `None`: nothing since the start.
+    lost_records: Option<u64>,
 }
 
 /// What all files of a source are read by.
@@ -196,6 +199,7 @@ impl Tail {
             origin,
             origins: None,
             encoding: None,
+            lost_records: None,
         }
     }
 
@@ -279,6 +283,7 @@ impl Tail {
     fn origins(&mut self, config: &FileConfig, encoding: Encoding) -> [Arc<Origin>; 2] {
         let origins = self.origins.get_or_insert_with(|| {
             let mut usual = self.origin.clone();
+            config.records.kind().clone_into(&mut usual.kind);
             let encoding = encoding
                 .name()
                 .map(|name| (ENCODING.to_owned(), name.to_owned()));

@@ -1,5 +1,6 @@
 //! A source against a directory, with a state that is committed or lost as a spool's frame would be.
 
+mod audit;
 mod away;
 mod cuts;
 mod framing;
@@ -96,6 +97,7 @@ impl Host {
             ignore_older: None,
             time: Times::Auto,
             max_held: 1 << 30,
+            records: Records::Lines,
         };
         let (rules, lanes, source) = (Vec::new(), Lanes::new(Vec::new()), None);
         Host {

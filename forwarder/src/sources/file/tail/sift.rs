@@ -66,9 +66,9 @@ pub(super) struct Texts {
 /// See the module. The rules have been held against the whole block before, where it is text as it stands.
 pub(super) struct Sifter<'a, 'b> {
     pub(super) writer: Writer<'b>,
-    terms: &'a Terms<'a>,
-    lanes: &'a mut Lanes,
-    now: Moment,
+    pub(super) terms: &'a Terms<'a>,
+    pub(super) lanes: &'a mut Lanes,
+    pub(super) now: Moment,
     texts: Texts,
     alerts: Suspects<'a>,
     filters: Suspects<'a>,

@@ -27,8 +27,18 @@ pub(super) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    fn bytes(&self) -> &'a [u8] {
+    pub(super) fn bytes(&self) -> &'a [u8] {
         &self.with_guard[self.guard..]
+    }
+
+    /// Only its first `len` bytes.
+    pub(super) fn first(&self, len: usize) -> Block<'a> {
+        let whole = len == self.bytes().len();
+        Block {
+            with_guard: &self.with_guard[..self.guard + len],
+            guard: self.guard,
+            filled: self.filled || !whole,
+        }
     }
 
     /// What is left behind the first `taken` bytes, with a guard of the same length before it.

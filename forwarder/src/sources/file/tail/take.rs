@@ -8,7 +8,8 @@ use crate::{
     gaps::{Gap, GapReason},
     sources::{
         Buffers, Intake,
-        file::{FileConfig, framing::Framing, position::LineState},
+        audit::{Clusters, More},
+        file::{FileConfig, Records, framing::Framing, position::LineState},
     },
 };
 
@@ -16,6 +17,7 @@ use crate::{
 const BLOCK_BYTES: usize = 256 << 10;
 /// However little room the batch has left, less than this is not asked for.
 const LEAST_BLOCK_BYTES: usize = 16 << 10;
+
 impl Tail {
     /// Takes records from the offset on, at most a block. What is not complete at the end of the file is taken too when it has waited long
     /// enough.
@@ -69,11 +71,17 @@ impl Tail {
             let filled = read == guard + want;
             if filled && want <= config.max_record {
                 let bytes = &buffer[guard..read];
-                let end = match self.line {
-                    LineState::Start => framing.record(bytes, self.offset, 0),
-                    _ => framing.line(bytes, self.offset, 0),
+                let line = framing.line(bytes, self.offset, 0);
+                let has_record = match (self.line, config.records) {
+                    (LineState::Start, Records::Audit) if line.is_some() => {
+                        Clusters::new(bytes).next(More::Expected).is_some()
+                    }
+                    (LineState::Start, Records::Lines) => {
+                        framing.record(bytes, self.offset, 0).is_some()
+                    }
+                    _ => line.is_some(),
                 };
-                if end.is_none() {
+                if !has_record {
                     want = config.max_record + 1;
                     continue;
                 }
@@ -104,7 +112,10 @@ impl Tail {
             guard,
             filled,
         };
-        self.split(file, terms, &framing, intake, &block, buffers)
+        match config.records {
+            Records::Lines => self.split(file, terms, &framing, intake, &block, buffers),
+            Records::Audit => self.split_events(file, terms, &framing, intake, &block, buffers),
+        }
     }
 
     /// `taken` bytes of the block behind the guard have been taken.
