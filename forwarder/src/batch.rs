@@ -8,6 +8,7 @@ use watchline_proto::{
 };
 
 use crate::{
+    conditions::Notice,
     gaps::{Gap, GapReason},
     sources::Filter,
 };
@@ -135,6 +136,26 @@ impl Batch {
         }
         self.gaps.push(gap.clone());
         self.push_gap_event(gap, now);
+    }
+
+    /// Adds an event of our own. There are a few at a time.
+    pub(crate) fn push_notice(&mut self, notice: &Notice, now: Moment) {
+        self.alerts = true;
+        let builder = &mut self.builders[Lane::Alert.index()];
+        let origin = builder.origin(&Gap::origin());
+        let mut attributes = vec![("event.name", notice.name)];
+        let more = notice.attributes.iter();
+        attributes.extend(more.map(|(name, value)| (*name, cut(value))));
+        builder.push(
+            cut(&notice.body).as_bytes(),
+            EventMeta {
+                origin,
+                observed_unix_nano: now.unix_nano,
+                time_unix_nano: Some(notice.time_unix_nano),
+                severity: notice.severity,
+                attributes: &attributes,
+            },
+        );
     }
 
     fn push_gap_event(&mut self, gap: &Gap, now: Moment) {

@@ -24,6 +24,7 @@ mod batch;
 mod board;
 mod clock;
 pub mod commands;
+mod conditions;
 pub mod config;
 mod gaps;
 mod hints;

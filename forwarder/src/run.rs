@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, ensure};
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use watchline_node::{
     health::{self, Checks, Endpoints, register_build_info},
-    identity::{Identity, Refusals},
+    identity::{Identity, OwnState, Refusals},
     lifecycle::{Systemd, Version},
     uplink::{
         Backlog, NoChains, Queue, TcpConnector, Uplink, UplinkConfig, UplinkMetrics, UplinkStatus,
@@ -26,6 +26,7 @@ use watchline_spool::{OpenError, Options, RealDisk, Recovery, Spool, View};
 use crate::{
     batch::Moment,
     board::Board,
+    conditions::OwnStanding,
     config::{Config, LineConfig, SpoolConfig, Sync},
     inbox::Inbox,
     metrics::Metrics,
@@ -98,6 +99,11 @@ pub async fn run(
         },
         name: Box::new(move || named.current().id.clone()),
         clock: Box::new(Moment::now),
+        own_standing: {
+            let identity = identity.clone();
+            let quarantine = config.spool.directory.join("quarantine");
+            Box::new(move || own_standing(&identity, &quarantine))
+        },
         board: Arc::clone(&board),
         metrics: metrics.clone(),
         watch: Some(watch_directories),
@@ -284,6 +290,30 @@ fn spool_options(config: &SpoolConfig) -> Options {
         required_readers: vec![READER.to_owned()],
         keep_delivered: None,
         read_unsynced: config.sync != Sync::Always,
+    }
+}
+
+/// How the certificate and the quarantine stand.
+fn own_standing(identity: &Identity, quarantine: &Path) -> OwnStanding {
+    let certificate = match identity.current().own_state(SystemTime::now()) {
+        OwnState::Valid => None,
+        OwnState::ExpiresSoon => Some("the certificate has two thirds of its life behind it"),
+        OwnState::Expired => Some("the certificate has expired: no peer takes it"),
+        OwnState::NotYetValid => Some("the certificate begins later: a clock is wrong"),
+        OwnState::Revoked => Some("the certificate is revoked: no peer takes it"),
+    };
+    // Where there is no such directory, nothing was ever set aside.
+    let files = std::fs::read_dir(quarantine)
+        .into_iter()
+        .flatten()
+        .flatten();
+    let is_batch = |file: &std::fs::DirEntry| {
+        let name = file.file_name();
+        Path::new(&name).extension().is_some_and(|it| it == "batch")
+    };
+    OwnStanding {
+        certificate: certificate.map(str::to_owned),
+        set_aside: files.filter(is_batch).count(),
     }
 }
 

@@ -219,12 +219,10 @@ mod tests {
     }
 
     fn config(dir: &Path) -> Config {
-        let text = format!(
-            "[identity]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\"\ntrust_anchors = \"ca.pem\"\n\
+        let text = "[identity]\ncertificate = \"a.pem\"\nprivate_key = \"a.key\"\ntrust_anchors = \"ca.pem\"\n\
              [uplink]\ncollectors = [\"https://127.0.0.1:7443\"]\n[spool]\ndirectory = \"spool\"\nmax_size = \"64MiB\"\n\
              [[source]]\nname = \"auth\"\nkind = \"file\"\npaths = [\"logs/*.log\"]\n\
-             [[source]]\nname = \"network\"\nkind = \"syslog\"\nlisten = [\"udp://127.0.0.1:1\"]\n"
-        );
+             [[source]]\nname = \"network\"\nkind = \"syslog\"\nlisten = [\"udp://127.0.0.1:1\"]\n";
         let document = Document::parse(dir.join("f.toml"), text).unwrap();
         Config::from_document(document).unwrap()
     }
@@ -260,6 +258,7 @@ mod tests {
                     .unwrap()
             }),
             clock: Box::new(Moment::now),
+            own_standing: Box::new(Default::default),
             board: Arc::new(Board::default()),
             metrics: Metrics::default(),
             watch: None,

@@ -22,6 +22,7 @@ mod frames;
 mod full;
 mod lost;
 mod owed;
+mod own;
 mod reseal;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use crate::{
     batch::{Batch, Counted, Filtered, Moment},
     board::{Blocked, Board},
     clock,
+    conditions::{Conditions, OwnStanding},
     config::{BatchConfig, Reloadable, Sync, WhenFull},
     gaps::{Gap, GapReason},
     inbox::{NEVER, News, Rest, set_aside_gap},
@@ -88,6 +90,8 @@ pub(crate) struct Parts {
     /// The name in the certificate in force.
     pub(crate) name: Box<dyn Fn() -> SpiffeId + Send>,
     pub(crate) clock: Box<dyn Fn() -> Moment + Send>,
+    /// Asked once a second.
+    pub(crate) own_standing: Box<dyn Fn() -> OwnStanding + Send>,
     pub(crate) board: Arc<Board>,
     pub(crate) metrics: Metrics,
     /// Takes the directories that are worth watching, whenever they change.
@@ -146,6 +150,8 @@ pub(crate) struct Pipeline {
     buffers: Buffers,
     name: Box<dyn Fn() -> SpiffeId + Send>,
     clock: Box<dyn Fn() -> Moment + Send>,
+    own_standing: Box<dyn Fn() -> OwnStanding + Send>,
+    conditions: Conditions,
     board: Arc<Board>,
     metrics: Metrics,
     watch: Option<mpsc::Sender<BTreeSet<PathBuf>>>,
@@ -185,6 +191,7 @@ impl Pipeline {
             outside,
             name,
             clock,
+            own_standing,
             board,
             metrics,
             watch,
@@ -212,6 +219,8 @@ impl Pipeline {
             buffers: Buffers::default(),
             name,
             clock,
+            own_standing,
+            conditions: Conditions::default(),
             board,
             metrics,
             watch,
@@ -334,6 +343,9 @@ impl Pipeline {
         self.tend_new_state(now.at);
         if self.reseal.is_some() {
             self.seal_anew(now)?;
+        }
+        if tick && !self.stopped {
+            self.look_at_itself(now)?;
         }
         if !self.owed.is_empty() {
             self.say_owed(now)?;

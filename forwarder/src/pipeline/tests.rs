@@ -1,6 +1,7 @@
 //! The whole of the reader's thread on a disk that fails on demand, against a next hop that keeps what a ledger would.
 
 mod dropping;
+mod own;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -136,6 +137,7 @@ struct Host {
     acked: Option<[ItemNo; LANES]>,
     name: Arc<Mutex<SpiffeId>>,
     clock: Arc<Mutex<Moment>>,
+    own: Arc<Mutex<OwnStanding>>,
     log: File,
     written: u64,
     spool_bytes: u64,
@@ -172,6 +174,7 @@ impl Host {
             acked: None,
             name: Arc::new(Mutex::new(named("host-01"))),
             clock: Arc::new(Mutex::new(Moment::now())),
+            own: Arc::default(),
             log,
             written: 0,
             spool_bytes: 64 << 20,
@@ -229,6 +232,10 @@ impl Host {
                 },
                 name: Box::new(move || name.lock().unwrap().clone()),
                 clock: Box::new(move || *clock.lock().unwrap()),
+                own_standing: Box::new({
+                    let own = Arc::clone(&self.own);
+                    move || own.lock().unwrap().clone()
+                }),
                 board: Arc::default(),
                 metrics: Metrics::register(&mut self.registry),
                 watch: None,
