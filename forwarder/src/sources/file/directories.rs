@@ -166,6 +166,12 @@ impl Directories {
         places.map(|&at| entries[at as usize].clone()).collect()
     }
 
+    /// Whether there is no such directory: removed perhaps, with all that was in it.
+    pub(super) fn is_missing(&self, directory: &Path) -> bool {
+        let listing = self.listings.get(directory);
+        listing.is_some_and(|listing| listing.dev == Err(io::ErrorKind::NotFound))
+    }
+
     /// What `directory` proves of a file that was in it, on device `dev`.
     pub(super) fn proof(&mut self, directory: &Path, dev: u64) -> Proof {
         let entries = self.list(directory);

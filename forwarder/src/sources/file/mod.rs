@@ -181,6 +181,14 @@ struct Refusal {
     may_be_planted: bool,
 }
 
+/// A directory out of reach.
+#[derive(Debug, Clone, Copy)]
+struct Away {
+    since: Instant,
+    /// There is something to be read in it, or it is there and cannot be read.
+    is_trouble: bool,
+}
+
 /// See the module. Belongs to the reader's thread.
 pub(crate) struct FileSource {
     no: SourceNo,
@@ -223,8 +231,8 @@ pub(crate) struct FileSource {
     matched: Option<Arc<BTreeMap<PathBuf, Entry>>>,
     /// Tails that another name leads to since this scan began.
     relocated: Vec<FileKey>,
-    /// Directories that positions wait for, and since when.
-    away: HashMap<PathBuf, Instant>,
+    /// Directories that positions wait for.
+    away: HashMap<PathBuf, Away>,
     /// Paths that cannot be read, and why; said once each.
     refused: BTreeMap<PathBuf, Refusal>,
     /// Handles that are open, about: counted anew with each tick.
@@ -497,7 +505,8 @@ impl Source for FileSource {
     fn status(&self) -> SourceStatus {
         let (followed, files) = self.status(LISTED_FILES);
         let planted = self.refused.values();
-        let trouble = self.away.keys().next().map(|directory| {
+        let mut away = self.away.iter().filter(|(_, away)| away.is_trouble);
+        let trouble = away.next().map(|(directory, _)| {
             format!(
                 "{} cannot be reached: its files are waited for",
                 path_text(directory)

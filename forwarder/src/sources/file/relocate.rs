@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    FileSource,
+    Away, FileSource,
     directories::{self, Entry, EntryKind, Proof, SETTLED_AFTER_NANOS, modified_unix_nano},
     identity::Inode,
     keeping::{REMEMBER_FOR, is_removed},
@@ -129,6 +129,7 @@ impl FileSource {
                 continue;
             };
             let (path, inode, packed) = (position.path.clone(), position.inode, position.packed);
+            let has_unread = position.known_size > position.offset;
             if self.by_inode.contains_key(&inode) {
                 self.orphans.remove(&key);
                 self.removed.insert(key);
@@ -140,10 +141,15 @@ impl FileSource {
                 self.named_in(path.parent(), inode)
             };
             if named.is_none() && self.is_away(&path, inode, intake) {
-                if let Some(directory) = path.parent() {
-                    let since = self.away.get(directory).copied();
-                    away.insert(directory.to_owned(), since.unwrap_or(intake.now.at));
-                }
+                let Some(directory) = path.parent() else {
+                    continue;
+                };
+                let since = self.away.get(directory).map(|away| away.since);
+                let away: &mut Away = away.entry(directory.to_owned()).or_insert(Away {
+                    since: since.unwrap_or(intake.now.at),
+                    is_trouble: !self.directories.is_missing(directory),
+                });
+                away.is_trouble |= has_unread;
                 continue;
             }
             let found = named.map(|path| open::open(&path).map(|opened| Found::new(path, opened)));
@@ -178,10 +184,9 @@ impl FileSource {
             Proof::Listed => false,
             Proof::Unlisted => !std::fs::symlink_metadata(path)
                 .is_err_and(|error| error.kind() == io::ErrorKind::NotFound),
-            Proof::Away => self
-                .away
-                .get(directory)
-                .is_none_or(|&since| intake.now.at.saturating_duration_since(since) < REMEMBER_FOR),
+            Proof::Away => self.away.get(directory).is_none_or(|away| {
+                intake.now.at.saturating_duration_since(away.since) < REMEMBER_FOR
+            }),
         }
     }
 

@@ -82,6 +82,21 @@ fn a_directory_that_stays_away_for_a_day_is_a_gap() {
 
 /// TAILING 30.
 #[test]
+fn a_directory_that_was_removed_with_files_that_had_been_read_is_no_trouble() {
+    let mut host = Host::new(&["logs/*.log"]);
+    fs::create_dir(host.path("logs")).unwrap();
+    host.turn();
+    host.append("logs/a.log", "1\n");
+    host.turn();
+    host.restart();
+    fs::remove_dir_all(host.path("logs")).unwrap();
+    host.turns(3);
+    assert_eq!(Source::status(host.running_source()).trouble, None);
+    assert_eq!(host.reasons(), [""; 0]);
+}
+
+/// TAILING 30.
+#[test]
 fn a_stale_size_is_confirmed_before_it_is_acted_on() {
     let mut host = Host::running(&["a.log"]);
     host.append("a.log", "1\n");
