@@ -192,7 +192,9 @@ fn a_file_rewritten_to_the_same_size_is_noticed() -> Result<()> {
         let mut host = Host::start(lab, &["app.log"])?;
         host.append("app.log", &["one", "two"])?;
         host.settle()?;
-        fs::write(host.path("app.log"), "six\nten\n")?;
+        // In one write, and without a cut before it, which could be seen by itself.
+        let mut file = OpenOptions::new().write(true).open(host.path("app.log"))?;
+        file.write_all(b"six\nten\n")?;
         host.due += 2;
         host.settle()?;
         host.finish(&["one", "two", "six", "ten"], &["rewritten"])?;

@@ -273,3 +273,38 @@ fn bytes(value: &[u8]) -> Vec<u8> {
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use watchline_proto::MAX_LABELS;
+
+    use super::*;
+    use crate::sources::audit::{Clusters, More};
+
+    proptest! {
+        /// Whatever stands in a log, what is said of it stays within the limits of an event, and nothing of it is left out of the bodies.
+        #[test]
+        fn no_record_makes_the_decoder_stumble(
+            lines in prop::collection::vec(
+                "(node=n )?type=(SYSCALL|EXECVE|PROCTITLE|KERNEL) msg=audit\\([0-9]{1,20}\\.[0-9]{1,3}:[0-3]\\):( ?(a[0-9]{1,20}(_len|\\[[0-9]{0,20}\\])?|argc|exe|key|audit_lost)=[0-9A-F\"'?]{0,20}){0,9}|[ -~\u{1d}]{0,60}",
+                0..20,
+            ),
+        ) {
+            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let mut clusters = Clusters::new(text.as_bytes());
+            let mut records = 0;
+            while let Some(cluster) = clusters.next(More::Never) {
+                for group in &cluster.groups {
+                    records += group.lines.len();
+                    let bodies: Vec<&[u8]> = group.lines.iter().map(|line| &text.as_bytes()[line.clone()]).collect();
+                    let facts = facts(group, &bodies.join(&b'\n'));
+                    prop_assert!(facts.attributes.len() + 4 <= MAX_LABELS);
+                    let fit = facts.attributes.iter().all(|(name, value)| name.len() <= 64 && value.len() <= 3 * text.len() + 64);
+                    prop_assert!(fit, "{:?}", facts);
+                }
+            }
+            prop_assert_eq!(records, lines.len());
+        }
+    }
+}

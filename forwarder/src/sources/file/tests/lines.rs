@@ -26,6 +26,7 @@ fn lines_arrive_once_and_byte_for_byte() {
     assert_eq!(host.records()[0].attribute("log.file.name"), Some("a.log"));
 }
 
+/// TAILING 22.
 #[test]
 fn an_incomplete_line_waits_then_goes_with_a_flag_and_its_rest_repeats_nothing() {
     let mut host = Host::running(&["a.log"]);
@@ -54,6 +55,7 @@ fn an_incomplete_line_waits_then_goes_with_a_flag_and_its_rest_repeats_nothing()
     host.expect(&["one", "tw", "o", "three", "four", "five"]);
 }
 
+/// TAILING 24, 25.
 #[test]
 fn a_line_that_is_too_long_is_cut_with_a_count_at_every_edge_and_the_next_is_exact() {
     for len in [
@@ -89,6 +91,7 @@ fn a_line_that_is_too_long_is_cut_with_a_count_at_every_edge_and_the_next_is_exa
     }
 }
 
+/// TAILING 24.
 #[test]
 fn the_rest_of_a_long_line_that_was_cut_before_its_end_is_counted_in_a_gap() {
     let mut host = Host::running(&["a.log"]);
