@@ -49,11 +49,15 @@ pub(crate) enum GapReason {
     DamagedJournal,
     /// The kernel's audit could not hand over records to the audit daemon.
     AuditLost,
+    /// Records of a Windows event file that cannot be read.
+    DamagedChunk,
+    /// Record ids of a Windows channel that are nowhere in its file.
+    MissingRecords,
 }
 
 impl GapReason {
     /// All of them.
-    pub(crate) const ALL: [GapReason; 18] = [
+    pub(crate) const ALL: [GapReason; 20] = [
         GapReason::Truncated,
         GapReason::Rewritten,
         GapReason::Vanished,
@@ -72,6 +76,8 @@ impl GapReason {
         GapReason::CursorLost,
         GapReason::DamagedJournal,
         GapReason::AuditLost,
+        GapReason::DamagedChunk,
+        GapReason::MissingRecords,
     ];
 
     /// The word in `watchline.gap.reason` and in metrics.
@@ -95,6 +101,8 @@ impl GapReason {
             GapReason::CursorLost => "cursor_lost",
             GapReason::DamagedJournal => "damaged_journal",
             GapReason::AuditLost => "audit_lost",
+            GapReason::DamagedChunk => "damaged_chunk",
+            GapReason::MissingRecords => "missing_records",
         }
     }
 }

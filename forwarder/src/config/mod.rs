@@ -5,6 +5,7 @@
 mod alerts;
 mod audit;
 mod common;
+mod evtx;
 mod journald;
 mod sources;
 mod syslog;

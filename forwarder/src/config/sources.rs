@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use watchline_node::config::{Section, Text};
 use watchline_proto::MAX_RECORD_BYTES;
 
-use super::{audit, common, default, journald, syslog};
+use super::{audit, common, default, evtx, journald, syslog};
 use crate::{
     gaps::OWN,
     patterns::check_pattern,
     sources::{
         Common, SourceConfig,
+        evtx::EvtxConfig,
         file::{
             Encoding, Encodings, Excludes, FileConfig, Multiline, PathPattern, Records, StartAt,
             Times,
@@ -23,6 +24,7 @@ use crate::{
 #[derive(Clone, Copy)]
 enum Kind {
     Audit,
+    Evtx,
     File,
     Journald,
     Syslog,
@@ -50,6 +52,7 @@ fn read_one(
         section.choice(
             "kind",
             &[
+                ("evtx", Kind::Evtx),
                 ("file", Kind::File),
                 ("audit", Kind::Audit),
                 ("journald", Kind::Journald),
@@ -79,6 +82,14 @@ fn read_one(
                 name: name?,
                 common,
                 ..file?
+            }))
+        }
+        Some(Kind::Evtx) => {
+            let evtx = evtx::read(section, max_record_bytes);
+            Some(SourceConfig::Evtx(EvtxConfig {
+                name: name?,
+                common,
+                ..evtx?
             }))
         }
         Some(Kind::Journald) => {
@@ -126,18 +137,7 @@ fn check_name(section: &Section<'_>, text: &Text, names: &mut BTreeSet<String>) 
 }
 
 fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileConfig> {
-    let texts = section.required_strings("paths");
-    let paths: Vec<PathPattern> = texts
-        .iter()
-        .filter_map(|text| read_pattern(section, text))
-        .collect();
-    let excludes = section.strings("exclude");
-    for text in &excludes {
-        if let Err(error) = Excludes::parse(std::slice::from_ref(&text.value)) {
-            section.problem_at(text.span.clone(), format!("`exclude`: {error}"));
-        }
-    }
-    let excludes: Vec<String> = excludes.into_iter().map(|text| text.value).collect();
+    let (paths, exclude) = read_paths(section);
     let start_at = read_start_at(section);
     let max_record = read_max_record(section, max_record_bytes);
     let max_held = section.size("max_held", 0..=1 << 50);
@@ -158,7 +158,7 @@ fn read_file(section: &mut Section<'_>, max_record_bytes: u64) -> Option<FileCon
         name: String::new(),
         common: Common::default(),
         paths,
-        exclude: Excludes::parse(&excludes).unwrap_or_else(|_| Excludes::none()),
+        exclude,
         start_at: start_at.unwrap_or(StartAt::Beginning),
         max_record,
         idle_flush: idle_flush.unwrap_or(default::IDLE_FLUSH),
@@ -198,6 +198,24 @@ fn read_multiline(table: &mut Section<'_>) -> Option<Multiline> {
         start: start.value,
         timeout: timeout.unwrap_or(default::MULTILINE_TIMEOUT),
     })
+}
+
+/// `paths` and `exclude`.
+pub(super) fn read_paths(section: &mut Section<'_>) -> (Vec<PathPattern>, Excludes) {
+    let texts = section.required_strings("paths");
+    let paths: Vec<PathPattern> = texts
+        .iter()
+        .filter_map(|text| read_pattern(section, text))
+        .collect();
+    let excludes = section.strings("exclude");
+    for text in &excludes {
+        if let Err(error) = Excludes::parse(std::slice::from_ref(&text.value)) {
+            section.problem_at(text.span.clone(), format!("`exclude`: {error}"));
+        }
+    }
+    let excludes: Vec<String> = excludes.into_iter().map(|text| text.value).collect();
+    let excludes = Excludes::parse(&excludes).unwrap_or_else(|_| Excludes::none());
+    (paths, excludes)
 }
 
 /// `max_record`, the same for all kinds.

@@ -275,3 +275,18 @@ fn the_log_of_the_audit_daemon_needs_no_more_than_its_kind() {
         assert!(problems.contains(expected), "{expected} in:\n{problems}");
     }
 }
+
+#[test]
+fn event_files_have_keys_of_their_own() {
+    let evtx =
+        format!("{LEAST}[[source]]\nname = \"w\"\nkind = \"evtx\"\npaths = [\"evtx/*.evtx\"]\n");
+    let SourceConfig::Evtx(least) = read(&evtx).unwrap().reloadable.sources[1].clone() else {
+        panic!("the second source is one of event files")
+    };
+    assert_eq!(least.paths[0].as_str(), "/etc/watchline/evtx/*.evtx");
+    assert_eq!(least.max_record, 256 << 10);
+    let wrong =
+        evtx.replace("paths = [\"evtx", "path = [\"evtx") + "start_at = \"now\"\nunits = []\n";
+    let found = read(&wrong).unwrap_err();
+    assert_eq!(found.len(), 4, "{found:#?}");
+}

@@ -4,6 +4,7 @@
 //! [`SourceConfig::open`]. What it keeps between runs goes into the spool's state under a key that names the source.
 
 mod audit;
+pub(crate) mod evtx;
 pub(crate) mod feed;
 pub(crate) mod file;
 mod intake;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     zone::Zone,
 };
 use self::{
+    evtx::{EvtxConfig, EvtxSource},
     feed::Waker,
     file::{FileConfig, FileSource},
     journald::{JournaldConfig, JournaldSource},
@@ -41,6 +43,7 @@ pub(crate) enum SourceConfig {
     /// Of kind `file` and of kind `audit`, as its `records` say.
     File(FileConfig),
     Journald(JournaldConfig),
+    Evtx(EvtxConfig),
     Syslog(SyslogConfig),
 }
 
@@ -49,6 +52,7 @@ impl SourceConfig {
         match self {
             SourceConfig::File(file) => &file.name,
             SourceConfig::Journald(journald) => &journald.name,
+            SourceConfig::Evtx(evtx) => &evtx.name,
             SourceConfig::Syslog(syslog) => &syslog.name,
         }
     }
@@ -58,6 +62,7 @@ impl SourceConfig {
         match self {
             SourceConfig::File(file) => file.records.kind(),
             SourceConfig::Journald(_) => "journald",
+            SourceConfig::Evtx(_) => "evtx",
             SourceConfig::Syslog(_) => syslog::KIND,
         }
     }
@@ -84,6 +89,10 @@ impl SourceConfig {
             SourceConfig::File(config) => {
                 let own = Arc::clone(&outside.own);
                 Box::new(FileSource::open(no, config.clone(), own, lanes, spool))
+            }
+            SourceConfig::Evtx(config) => {
+                let own = Arc::clone(&outside.own);
+                Box::new(EvtxSource::open(no, config.clone(), own, spool))
             }
             SourceConfig::Journald(config) => {
                 let waker = Arc::clone(&outside.waker);

@@ -65,7 +65,7 @@ pub(crate) struct Directories {
 
 impl Directories {
     /// Begins a round. `all_again`: list even what seems unchanged.
-    pub(super) fn begin(&mut self, all_again: bool, now_unix_nano: i64) {
+    pub(crate) fn begin(&mut self, all_again: bool, now_unix_nano: i64) {
         self.round += 1;
         self.all_again = all_again;
         self.now_unix_nano = now_unix_nano;
@@ -86,12 +86,12 @@ impl Directories {
     }
 
     /// The directory is to be listed again in the next round, whatever its time stamp says.
-    pub(super) fn distrust(&mut self, directory: &Path) {
+    pub(crate) fn distrust(&mut self, directory: &Path) {
         self.again.insert(directory.to_owned());
     }
 
     /// Ends a round: forgets directories that no pattern led to.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let round = self.round;
         self.listings.retain(|_, listing| listing.round == round);
         self.again.clear();
@@ -184,7 +184,7 @@ impl Directories {
     }
 
     /// The directories of the last round: what is worth watching.
-    pub(super) fn known(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Path> {
         self.listings.keys().map(PathBuf::as_path)
     }
 }
@@ -195,7 +195,7 @@ fn stamp(directory: &Path) -> Option<(u64, i64)> {
     Some((meta.ino(), modified_unix_nano(&meta)))
 }
 
-pub(super) fn modified_unix_nano(meta: &std::fs::Metadata) -> i64 {
+pub(crate) fn modified_unix_nano(meta: &std::fs::Metadata) -> i64 {
     meta.mtime()
         .saturating_mul(1_000_000_000)
         .saturating_add(meta.mtime_nsec())

@@ -78,7 +78,7 @@ impl PathPattern {
     }
 
     /// Calls `found` for each name that the pattern matches and that is no directory.
-    pub(super) fn walk(
+    pub(crate) fn walk(
         &self,
         directories: &mut Directories,
         found: &mut dyn FnMut(PathBuf, Entry),
@@ -199,7 +199,7 @@ impl Excludes {
         })
     }
 
-    pub(super) fn covers(&self, path: &Path) -> bool {
+    pub(crate) fn covers(&self, path: &Path) -> bool {
         !self.texts.is_empty()
             && (self.set.is_match(path)
                 || path

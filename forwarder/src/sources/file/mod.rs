@@ -28,7 +28,7 @@ mod keeping;
 mod look;
 mod names;
 mod old;
-mod open;
+pub(crate) mod open;
 mod packed;
 mod position;
 mod relocate;
@@ -49,21 +49,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use directories::{Directories, EntryKind, modified_unix_nano};
 pub(crate) use framing::{Encoding, Encodings, Multiline};
 pub(crate) use globs::{Excludes, PathPattern};
+pub(crate) use identity::Inode;
 pub(crate) use position::{FileKey, Position};
 
 use bytes::Bytes;
 use regex::bytes::Regex;
 use watchline_spool::Spool;
 
-use self::{
-    directories::{Directories, Entry},
-    identity::Inode,
-    old::TooOld,
-    open::OpenError,
-    tail::Tail,
-};
+use self::{directories::Entry, old::TooOld, open::OpenError, tail::Tail};
 use crate::{
     batch::SourceNo,
     gaps::path_text,

@@ -57,7 +57,7 @@ use crate::{
     hints::Hints,
     lanes::Lanes,
     sources::{
-        FileStatus, Intake, Place, Record, Source, SourceConfig, SourceStatus,
+        FileStatus, FirstStart, Intake, Place, Record, Source, SourceConfig, SourceStatus,
         feed::{Feed, Waker},
     },
 };
@@ -80,6 +80,7 @@ pub(crate) struct JournaldSource {
     position: Option<Position>,
     moved: bool,
     damage_told: Option<Instant>,
+    first_start: FirstStart,
     running: Option<Running>,
 }
 
@@ -119,6 +120,7 @@ impl JournaldSource {
             position,
             moved: false,
             damage_told: None,
+            first_start: FirstStart::AsConfigured,
             running: None,
         };
         source.start();
@@ -129,6 +131,14 @@ impl JournaldSource {
     fn start(&mut self) {
         // Ends the one before, if there is one.
         self.running = None;
+        let mut config = self.config.clone();
+        if self.begins_at_end() {
+            match self.first_start {
+                FirstStart::Wait => return,
+                FirstStart::AsConfigured => {}
+                FirstStart::FromBeginning => config.start_at = StartAt::Beginning,
+            }
+        }
         let feed = Arc::new(Feed::new(FEED_BYTES, Arc::clone(&self.waker)));
         let (control, said, shown) = (
             Arc::<Control>::default(),
@@ -136,7 +146,7 @@ impl JournaldSource {
             Arc::<Mutex<Shown>>::default(),
         );
         let follow = Follow::new(
-            self.config.clone(),
+            config,
             self.position.as_ref(),
             Arc::clone(&control),
             Arc::clone(&feed),
@@ -158,6 +168,10 @@ impl JournaldSource {
             shown,
             thread,
         });
+    }
+
+    fn begins_at_end(&self) -> bool {
+        self.position.is_none() && self.config.start_at == StartAt::End
     }
 
     /// One item; `false`: there is no room for it, it is to be offered again.
@@ -278,6 +292,18 @@ impl Source for JournaldSource {
             self.start();
         }
         true
+    }
+
+    fn begin(&mut self, first_start: FirstStart) {
+        let changes = self.first_start != first_start;
+        self.first_start = first_start;
+        if changes && self.begins_at_end() {
+            self.start();
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.position.is_some()
     }
 
     /// Entries come by themselves.

@@ -671,6 +671,20 @@ fn a_start_at_the_end_takes_what_comes_later_also_when_nothing_came_before_the_n
     );
 }
 
+/// TAILING 36.
+#[test]
+fn a_start_at_the_end_waits_until_it_is_known_whether_the_state_was_lost() {
+    let mut host = Host::new();
+    host.config.start_at = StartAt::End;
+    host.write_numbers("a.journal", 1..=2);
+    host.source().begin(FirstStart::Wait);
+    assert!(host.source().running.is_none() && !host.source().has_begun());
+    host.source().begin(FirstStart::FromBeginning);
+    host.until(|host| host.records().len() == 2);
+    assert!(host.source().has_begun());
+    assert_eq!(host.messages(), numbers(1..=2));
+}
+
 #[test]
 fn a_rewind_goes_back_to_what_is_stored() {
     let mut host = Host::new();
