@@ -41,9 +41,9 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// What is left behind the first `taken` bytes, with a guard of the same length before it.
-    fn rest_with_guard(&self, taken: usize) -> &'a [u8] {
-        &self.with_guard[taken..]
+    /// What is left behind the first `taken` bytes, with the guard that it has by then before it: in a short file guards grow.
+    fn rest_with_guard(&self, taken: usize, guard: &Guard) -> &'a [u8] {
+        &self.with_guard[self.guard + taken - guard.len()..]
     }
 }
 
@@ -181,7 +181,8 @@ impl Tail {
             if !sifter.take((start, bytes.len() + 1), &rest[..end], backfill, flags) {
                 return Ok(no_room);
             }
-            self.advance(block.rest_with_guard(start), taken, now);
+            let rest = block.rest_with_guard(start, &self.guard);
+            self.advance(rest, taken, now);
             self.line = if alone {
                 LineState::Start
             } else {

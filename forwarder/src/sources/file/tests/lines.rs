@@ -163,3 +163,24 @@ fn a_big_file_beside_a_quiet_one_takes_turns_with_it() {
     assert!(at < 10_000, "behind {at} records of the big file");
     assert_eq!(bodies.len(), 50_003);
 }
+
+/// TAILING 22. The guard before the offset is longer when the rest is sent than when the block was read.
+#[test]
+fn lines_and_an_incomplete_one_that_arrive_together_after_a_long_wait_are_exact() {
+    for first in [0, 3, 40, 300] {
+        let mut host = Host::running(&["a.log"]);
+        let begun = "b".repeat(first);
+        host.append("a.log", &begun);
+        host.turn();
+        host.now.at += Duration::from_secs(60);
+        let line = "l".repeat(300);
+        host.append("a.log", format!("{line}\n{line}\nrest"));
+        host.turns(10);
+        host.append("a.log", " of it\nlast\n");
+        host.restart();
+        host.turns(2);
+        let text: String = host.bodies().concat();
+        assert_eq!(text, format!("{begun}{line}{line}rest of itlast"));
+        assert_eq!(host.gaps().len(), 0);
+    }
+}
