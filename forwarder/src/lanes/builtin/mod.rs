@@ -51,7 +51,7 @@ struct Part {
 
 /// The built-in rules for sources of these names and kinds, but those with a name in `without`.
 pub(crate) fn rules(sources: &[(&str, &str)], without: &[&str]) -> Vec<AlertRule> {
-    let parts = [windows(), audit(), lines(), journal()];
+    let parts = [windows(), named(audit()), named(lines()), journal()];
     let mut rules = Vec::new();
     // In the order of the names, so that a record that two of them match is always of the same.
     for name in NAMES.iter().filter(|name| !without.contains(name)) {
@@ -74,6 +74,28 @@ pub(crate) fn rules(sources: &[(&str, &str)], without: &[&str]) -> Vec<AlertRule
         }
     }
     rules
+}
+
+/// Records of the audit daemon may begin with the name of the host, `node=web-1 `.
+fn named(mut parts: Vec<Part>) -> Vec<Part> {
+    let name = |text: &mut String| {
+        for begin in ["^", r"\A"] {
+            let record = format!("{begin}type=");
+            *text = text.replace(&record, &format!(r"{begin}(?:node=\S+ )?type="));
+        }
+    };
+    for part in &mut parts {
+        let Part {
+            matches,
+            requires,
+            unless,
+            ..
+        } = part;
+        for texts in [matches, requires, unless] {
+            texts.iter_mut().for_each(name);
+        }
+    }
+    parts
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {
@@ -264,7 +286,7 @@ fn audit() -> Vec<Part> {
 
 /// Records of the audit system that say that less is audited from now on: rules removed, auditing or its daemon ended.
 const AUDIT_OFF: [&str; 2] = [
-    r"^(?:type=CONFIG_CHANGE msg=audit\([0-9.:]+\): ).*(?:\bop=remove_rule\b|\baudit_enabled=0 old=[12]\b|\baudit_pid=0 old=[1-9])",
+    r"^type=CONFIG_CHANGE msg=audit\([0-9.:]+\): .*(?:\bop=remove_rule\b|\baudit_enabled=0 old=[12]\b|\baudit_pid=0 old=[1-9])",
     r"^type=DAEMON_(?:END|ABORT) msg=audit\(",
 ];
 

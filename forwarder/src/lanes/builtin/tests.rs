@@ -375,6 +375,9 @@ fn a_log_removed_or_truncated_by_hand_is_an_alert() {
                 log,
                 "NORMAL",
             ),
+            &audit_event(UNLINK, "/usr/bin/rm", "/root", log, "DELETE")
+                .replace("type=SYSCALL", "node=web-1 type=SYSCALL")
+                .replace("type=PATH", "node=web-1 type=PATH"),
             // A program that calls itself as the rotation does.
             &audit_event(UNLINK, "/tmp/logrotate", "/root", log, "DELETE"),
         ],
@@ -454,6 +457,12 @@ fn auditing_switched_off_is_an_alert() {
         "type=DAEMON_ABORT msg=audit(1795425302.123:15): op=error-halt auid=0 pid=99 res=failed",
     ];
     all("audit", Some("audit-off"), &records);
+    let of_a_host = records.map(|record| format!("node=web-1 {record}"));
+    all(
+        "file",
+        Some("audit-off"),
+        &of_a_host.each_ref().map(String::as_str),
+    );
     all("file", Some("audit-off"), &records);
     all(
         "audit",
