@@ -214,6 +214,8 @@ pub(crate) struct FileSource {
     owing: HashMap<PathBuf, BTreeSet<(i64, FileKey)>>,
     /// When the last scan began.
     looked_unix_nano: Option<i64>,
+    /// Families that a member was added to since this scan began, or that were gone on with.
+    joined: BTreeSet<PathBuf>,
     /// Positions whose file is not there, or not found yet.
     orphans: BTreeMap<FileKey, Position>,
     moved_orphans: BTreeSet<FileKey>,
@@ -282,6 +284,7 @@ impl FileSource {
             generations: HashMap::new(),
             families: HashMap::new(),
             owing: HashMap::new(),
+            joined: BTreeSet::new(),
             looked_unix_nano: None,
             orphans: positions,
             moved_orphans: BTreeSet::new(),

@@ -138,6 +138,9 @@ impl FileSource {
         }
         let new = self.with_missed(found, &matched);
         self.begin_all(new, &cut, intake);
+        for family in std::mem::take(&mut self.joined) {
+            self.owe(&family);
+        }
         self.directories.end();
         self.looked_unix_nano = Some(intake.now.unix_nano);
     }
@@ -186,7 +189,6 @@ impl FileSource {
                 let after_cut = cut.contains(&found.inode());
                 self.begin(name, found, in_pattern, after_cut, intake);
             }
-            self.owe(&family);
         }
     }
 
@@ -401,7 +403,7 @@ impl FileSource {
             tail.handle = Some(file);
             self.open_files += 1;
         }
-        tail.owed_until = tail.size;
+        self.joined.insert(tail.family.clone());
         let has_unread = tail.unread_bytes() > 0;
         self.follow(tail);
         if has_unread {

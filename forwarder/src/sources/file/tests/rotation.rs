@@ -274,3 +274,28 @@ fn removed_files_hold_no_more_unread_bytes_than_they_may_and_the_oldest_is_given
     assert_eq!(host.records().len(), 5);
     assert_eq!(host.running_source().held_bytes(), 0);
 }
+
+/// TAILING 10, 32.
+#[test]
+fn generations_within_the_pattern_that_were_half_read_when_it_was_killed_go_on_in_order() {
+    for frames in 1..6 {
+        for _ in 0..8 {
+            let mut host = Host::running(&["app.log*"]);
+            let mut expected = vec!["begin".to_owned()];
+            host.append("app.log", "begin\n");
+            host.turn();
+            for generation in 0..3 {
+                host.rotate("app.log");
+                for n in 0..1_000 {
+                    let line = format!("{generation} {n} {}", "x".repeat(99));
+                    host.append("app.log", format!("{line}\n"));
+                    expected.push(line);
+                }
+            }
+            host.turn_until(frames);
+            host.restart();
+            host.turns(3);
+            assert!(host.bodies() == expected, "{frames}");
+        }
+    }
+}
