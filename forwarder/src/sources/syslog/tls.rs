@@ -147,7 +147,13 @@ fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     };
     let (bytes, metadata) = read(&files.private_key)?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // What systemd puts there is shown to the service's user alone, by an access list that the group's bits stand for.
+    let allowed = if is_credential(&files.private_key) {
+        0o740
+    } else {
+        0o700
+    };
+    if mode & !allowed != 0 {
         let path = files.private_key.clone();
         return Err(TlsError::Exposed { path, mode });
     }
@@ -174,6 +180,11 @@ fn server_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
+}
+
+fn is_credential(path: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY")
+        .is_some_and(|directory| !directory.is_empty() && path.starts_with(directory))
 }
 
 fn read(path: &Path) -> Result<(Vec<u8>, Metadata), TlsError> {
