@@ -2,7 +2,9 @@
 //!
 //! One run, real processes on loopback with mutual TLS, everything synced before it is acknowledged: throughput and CPU of forwarder and
 //! collector from a file written beforehand to a `raw` file output; delay of single records at a steady rate over two hops; memory and CPU of
-//! a forwarder at rest; size of the programs. CPU is user and system time of the process (`/proc/PID/stat`), good to 10 ms.
+//! a forwarder at rest; size of the programs; CPU a record of each kind of source. CPU is user and system time of the process (`/proc/PID/stat`), good to 10 ms.
+
+mod sources;
 
 use std::{
     fs::{self, File},
@@ -26,7 +28,8 @@ fn main() -> Result<()> {
     sizes()?;
     Lab::run(|lab| throughput(lab, records))?;
     Lab::run(|lab| delay(lab, rate, seconds))?;
-    Lab::run(|lab| rest(lab, seconds))
+    Lab::run(|lab| rest(lab, seconds))?;
+    sources::costs(records / 5)
 }
 
 /// The number behind `name` on the command line, or `usual`.
@@ -189,15 +192,6 @@ struct Cost {
 impl Cost {
     fn of(node: &mut Node) -> Result<Cost> {
         let id = node.process()?.id();
-        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-        // The fields behind the name, which is in parentheses: proc_pid_stat(5), utime and stime are the 14th and 15th.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let mib = |name: &str| -> Result<f64> {
             let line = status
@@ -211,14 +205,27 @@ impl Cost {
                 .parse::<f64>()?
                 / 1024.0)
         };
-        // USER_HZ, which /proc counts in: 100 on every Linux.
-        let per_second = 100.0;
         Ok(Cost {
-            cpu: Duration::from_secs_f64(ticks as f64 / per_second),
+            cpu: cpu_of(&id.to_string())?,
             resident_mib: mib("VmRSS:")?,
             peak_mib: mib("VmHWM:")?,
         })
     }
+}
+
+/// User and system time of a process.
+fn cpu_of(id: &str) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The fields behind the name, which is in parentheses: proc_pid_stat(5), utime and stime are the 14th and 15th.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    // USER_HZ, which /proc counts in: 100 on every Linux.
+    Ok(Duration::from_secs_f64(ticks as f64 / 100.0))
 }
 
 /// Records like those of a real host: sshd, audit, a web server; about 300 bytes each. Returns the bytes written.
