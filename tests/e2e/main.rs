@@ -9,6 +9,7 @@ mod failover;
 mod health;
 mod identity;
 mod kills;
+mod kinds;
 mod outputs;
 mod pki;
 mod rotation;
