@@ -112,7 +112,10 @@ impl Log {
         let index = self
             .segments
             .partition_point(|segment| segment.row.end_item[lane] <= item);
-        self.segments.get(index)
+        // One in which the first items were cut before they were durable begins behind the one before it, and may hold none.
+        self.segments
+            .range(index..)
+            .find(|segment| segment.row.first_item[lane] < segment.row.end_item[lane])
     }
 
     pub(crate) fn segment_mut(&mut self, number: u64) -> Option<&mut Segment> {

@@ -207,6 +207,33 @@ fn reopening_fails_as_often_as_it_must_and_then_works() {
 }
 
 #[test]
+fn segments_that_lost_all_they_had_are_stepped_over_and_are_no_damage() {
+    for fails in 1..4 {
+        let disk = FailingDisk::new();
+        let (mut spool, _) = open(&disk);
+        let mut reader = spool.reader("uplink");
+        for _ in 0..fails {
+            append(&mut spool, 1, b"lost").unwrap();
+            disk.fail(fault(Operation::Sync, 5));
+            spool.sync().unwrap_err();
+            // Once it does not work at once: then the last segment is the one that lost all.
+            disk.fail(fault(Operation::Sync, 5));
+            spool.reopen().unwrap_err();
+            assert!(!reader.has_next(1) && reader.next(1).unwrap().is_none());
+            spool.reopen().unwrap();
+            assert!(!reader.has_next(1) && reader.next(1).unwrap().is_none());
+        }
+        append(&mut spool, 1, b"kept").unwrap();
+        spool.sync().unwrap();
+        for mut reader in [reader, spool.reader("another")] {
+            let (items, errors) = drain(&mut reader, 1);
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(items, [(fails, "kept".into())]);
+        }
+    }
+}
+
+#[test]
 fn the_tail_of_a_failed_segment_is_cut() {
     let disk = FailingDisk::new();
     let (mut spool, _) = open(&disk);
