@@ -69,6 +69,22 @@ impl Place {
             max_record,
         }
     }
+
+    /// Another one of the same source: what rules were compiled to is shared, and it is large.
+    pub(crate) fn beside(&self, common: &Common, attributes: Vec<(String, String)>) -> Place {
+        let attributes = attributes.into_iter().chain(common.attributes());
+        Place {
+            no: self.no,
+            origin: Origin {
+                source: self.origin.source.clone(),
+                kind: self.origin.kind.clone(),
+                attributes: attributes.collect(),
+            },
+            matcher: self.matcher.clone(),
+            rules: self.rules.clone(),
+            max_record: self.max_record,
+        }
+    }
 }
 
 /// One original record, with what is known of it. Lines of files take a faster way: a block at a time.

@@ -317,24 +317,24 @@ impl EvtxSource {
     }
 
     fn place(&self, path: &Path, lanes: &Lanes) -> Place {
-        let mut attributes = vec![("log.file.path".to_owned(), path_text(path))];
-        if let Some(name) = path.file_name() {
-            attributes.push(("log.file.name".to_owned(), path_text(Path::new(name))));
+        let attributes = attributes_of(path);
+        let common = &self.config.common;
+        match self.logs.values().next() {
+            Some(log) => log.place.beside(common, attributes),
+            None => self.first_place(lanes).beside(common, attributes),
         }
+    }
+
+    /// The place that those of all files are made from.
+    fn first_place(&self, lanes: &Lanes) -> Place {
         let EvtxConfig {
             name,
             common,
             max_record,
             ..
         } = &self.config;
-        Place::new(
-            self.no,
-            (name, "evtx"),
-            common,
-            attributes,
-            *max_record,
-            lanes,
-        )
+        let known = (name.as_str(), "evtx");
+        Place::new(self.no, known, common, Vec::new(), *max_record, lanes)
     }
 
     fn new_key(&mut self, inode: Inode, now: Moment) -> LogKey {
@@ -360,6 +360,15 @@ impl EvtxSource {
     }
 }
 
+/// What all events of a file say of it.
+fn attributes_of(path: &Path) -> Vec<(String, String)> {
+    let mut attributes = vec![("log.file.path".to_owned(), path_text(path))];
+    if let Some(name) = path.file_name() {
+        attributes.push(("log.file.name".to_owned(), path_text(Path::new(name))));
+    }
+    attributes
+}
+
 impl Source for EvtxSource {
     fn name(&self) -> &str {
         &self.config.name
@@ -370,13 +379,9 @@ impl Source for EvtxSource {
             return false;
         };
         (self.no, self.config) = (no, config.clone());
-        let places: Vec<(LogKey, Place)> = (self.logs.values())
-            .map(|log| (log.key, self.place(&log.name, lanes)))
-            .collect();
-        for (key, place) in places {
-            if let Some(log) = self.logs.get_mut(&key) {
-                log.place = place;
-            }
+        let first = self.first_place(lanes);
+        for log in self.logs.values_mut() {
+            log.place = first.beside(&self.config.common, attributes_of(&log.name));
         }
         true
     }

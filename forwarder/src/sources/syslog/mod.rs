@@ -451,18 +451,19 @@ fn stored(name: &str, spool: &Spool) -> Option<Position> {
 }
 
 fn places(no: SourceNo, config: &SyslogConfig, lanes: &Lanes) -> Vec<Place> {
+    let known = (config.name.as_str(), KIND);
+    let any = Place::new(
+        no,
+        known,
+        &config.common,
+        Vec::new(),
+        config.max_record,
+        lanes,
+    );
     let place = |transport: Transport| {
         let transport = transport.as_attribute().to_owned();
         let attributes = vec![("network.transport".to_owned(), transport)];
-        let known = (config.name.as_str(), KIND);
-        Place::new(
-            no,
-            known,
-            &config.common,
-            attributes,
-            config.max_record,
-            lanes,
-        )
+        any.beside(&config.common, attributes)
     };
     Transport::ALL.into_iter().map(place).collect()
 }
