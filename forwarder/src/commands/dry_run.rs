@@ -114,20 +114,23 @@ fn read_some(
         sources.look(&Hints::default(), true, &mut intake);
     }
     for status in sources.status() {
-        if matches!(config.kind(), "file" | "audit") {
+        let by_bytes = matches!(config.kind(), "file" | "audit");
+        if by_bytes {
             let unreadable = match status.unreadable {
                 0 => String::new(),
                 count => format!(", {count} of them cannot be read"),
             };
-            writeln!(out, "  {} files match{unreadable}", status.followed)?;
+            writeln!(out, "  files that match: {}{unreadable}", status.followed)?;
         }
         for file in &status.files {
-            let note = file.note.as_deref().unwrap_or_default();
-            writeln!(
-                out,
-                "  {}  read {} of {} bytes  {note}",
-                file.path, file.offset, file.size
-            )?;
+            write!(out, "  {}", file.path)?;
+            if by_bytes {
+                write!(out, "  read {} of {} bytes", file.offset, file.size)?;
+            }
+            if let Some(note) = &file.note {
+                write!(out, "  {note}")?;
+            }
+            writeln!(out)?;
         }
         let more = status.followed.saturating_sub(status.files.len());
         if more > 0 {
@@ -284,7 +287,10 @@ mod tests {
         let config = config(dir.path());
         let before = tree(dir.path());
         let first = shown(&config);
-        assert!(first.contains("auth (file)\n  1 files match\n"), "{first}");
+        assert!(
+            first.contains("auth (file)\n  files that match: 1\n"),
+            "{first}"
+        );
         assert!(first.contains("a.log  read 0 of 37 bytes"), "{first}");
         assert!(
             first.contains("sshd[1]: first") && first.contains("watchline.backfill"),
