@@ -1,39 +1,19 @@
 //! Every kind of source, over the whole line.
 
-use std::{
-    fs,
-    io::Write as _,
-    net::TcpStream,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, io::Write as _, net::TcpStream, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Lab, Line, Node, oracle::Event, waiting::wait_until};
+use e2e::{Lab, Line, Node, journal, oracle::Event, waiting::wait_until};
 
-/// A journal with one entry, made by systemd's own tool from the export format.
+/// A journal with one entry.
 fn journal(directory: &Path, message: &str) -> Result<()> {
-    fs::create_dir(directory)?;
-    let mut remote = Command::new("/lib/systemd/systemd-journal-remote")
-        .arg(format!(
-            "--output={}",
-            directory.join("host.journal").display()
-        ))
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("systemd-journal-remote is missing: tests/run installs it")?;
-    let entry = format!(
-        "__REALTIME_TIMESTAMP=1795471311000000\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
-         _MACHINE_ID=fedcba9876543210fedcba9876543210\nPRIORITY=4\nMESSAGE={message}\n\n"
-    );
-    let mut input = remote.stdin.take().context("its standard input")?;
-    input.write_all(entry.as_bytes())?;
-    drop(input);
-    ensure!(remote.wait()?.success(), "systemd-journal-remote failed");
-    Ok(())
+    journal::make(directory, |out| {
+        let entry = format!(
+            "__REALTIME_TIMESTAMP=1795471311000000\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
+             _MACHINE_ID=fedcba9876543210fedcba9876543210\nPRIORITY=4\nMESSAGE={message}\n\n"
+        );
+        Ok(out.write_all(entry.as_bytes())?)
+    })
 }
 
 fn source(forwarder: &mut Node, name: &str, kind: &str, key: &str, value: impl serde::Serialize) {

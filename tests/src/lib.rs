@@ -12,6 +12,7 @@
 
 pub mod follow;
 pub mod http;
+pub mod journal;
 pub mod lab;
 pub mod line;
 pub mod logging_host;

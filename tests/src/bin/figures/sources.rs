@@ -5,7 +5,6 @@ use std::{
     io::{BufWriter, Write as _},
     net::TcpStream,
     path::Path,
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -120,36 +119,23 @@ fn audit(lab: &Lab, forwarder: &mut Node, events: u64) -> Result<u64> {
 /// A journal file, made by `systemd-journal-remote` from an export stream.
 fn journald(lab: &Lab, forwarder: &mut Node, events: u64) -> Result<u64> {
     let directory = lab.log("journal");
-    fs::create_dir(&directory)?;
-    let mut remote = Command::new("/lib/systemd/systemd-journal-remote")
-        .arg(format!(
-            "--output={}",
-            directory.join("host.journal").display()
-        ))
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("systemd-journal-remote: install it, or run tests/run, which does")?;
-    let mut out = BufWriter::new(remote.stdin.take().context("its standard input")?);
-    for number in 0..events {
-        write!(
-            out,
-            "__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
+    e2e::journal::make(&directory, |out| {
+        for number in 0..events {
+            write!(
+                out,
+                "__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={number}\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
              _MACHINE_ID=fedcba9876543210fedcba9876543210\n_HOSTNAME=host-01\nPRIORITY=6\n_UID=0\n_GID=0\n_TRANSPORT=syslog\nSYSLOG_FACILITY=10\n\
              SYSLOG_IDENTIFIER=sshd\nSYSLOG_PID={}\n_PID={}\n_COMM=sshd\n_EXE=/usr/sbin/sshd\n_SYSTEMD_UNIT=ssh.service\n\
              MESSAGE=Failed password for invalid user admin from 203.0.113.{} port {} ssh2, number {number}\n\n",
-            1_795_471_311_000_000 + number,
-            number % 30_000,
-            number % 30_000,
-            number % 250,
-            1024 + number % 60_000
-        )?;
-    }
-    out.flush()?;
-    drop(out);
-    ensure!(remote.wait()?.success(), "systemd-journal-remote failed");
+                1_795_471_311_000_000 + number,
+                number % 30_000,
+                number % 30_000,
+                number % 250,
+                1024 + number % 60_000
+            )?;
+        }
+        Ok(())
+    })?;
     forwarder.config.remove("[[source]]", "paths");
     forwarder.config.set("[[source]]", "directory", directory);
     Ok(events)
