@@ -140,12 +140,13 @@ impl Chunk {
                         Next::Before { id, print }
                     } else {
                         match catch_unwind(AssertUnwindSafe(|| record.into_json_bytes())) {
-                            Ok(Ok(rendered)) => Next::Record(Rendered {
+                            // Of a damaged record the crate may make something that is no JSON.
+                            Ok(Ok(rendered)) if is_json(&rendered.data) => Next::Record(Rendered {
                                 id,
                                 print,
                                 json: rendered.data,
                             }),
-                            Ok(Err(_)) | Err(_) => Next::Unreadable,
+                            Ok(_) | Err(_) => Next::Unreadable,
                         }
                     }
                 }
@@ -157,6 +158,10 @@ impl Chunk {
             }
         }
     }
+}
+
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// A hash of the record whose content lies at `offset`, its header included.

@@ -540,6 +540,25 @@ fn no_bytes_of_a_file_can_harm_the_source() {
     }
 }
 
+/// TAILING 43. A chunk that a fuzzer made, of which the crate renders text that is no JSON.
+#[test]
+fn a_damaged_record_that_renders_to_no_json_is_none() {
+    let mut bytes = include_bytes!("../../../tests-data/evtx/not-json.chunk").to_vec();
+    bytes.resize(CHUNK, 0);
+    let mut unreadable = 0;
+    chunk::Chunk::of(bytes).unwrap().walk(None, &mut |next| {
+        match next {
+            chunk::Next::Record(record) => {
+                serde_json::from_slice::<serde_json::Value>(&record.json).unwrap();
+            }
+            chunk::Next::Unreadable => unreadable += 1,
+            chunk::Next::Before { .. } => {}
+        }
+        true
+    });
+    assert!(unreadable > 0);
+}
+
 /// TAILING 44: the channel is cleared, or its file replaced by one whose ids begin again.
 #[test]
 fn a_log_whose_ids_begin_again_is_read_from_its_first_record_with_a_gap() {
